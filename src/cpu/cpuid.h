@@ -1,0 +1,41 @@
+/*
+ * CPUID as data: the table that a VM's processors show is computed once, at
+ * its first start, and then belongs to its configuration.
+ */
+#ifndef CPU_CPUID_H
+#define CPU_CPUID_H
+
+#include "base/types.h"
+
+enum { CPUID_ENTRIES_MAX = 64 };
+
+struct cpuid_entry {
+	u32 leaf, subleaf;
+	bool indexed; /* SUBLEAF counts */
+	u32 eax, ebx, ecx, edx;
+};
+
+struct cpu_model {
+	char name[32];
+	unsigned count;
+	struct cpuid_entry entries[CPUID_ENTRIES_MAX];
+	u64 tsc_hz;
+	u8 phys_bits;
+	u64 arch_capabilities; /* MSR 0x10a, 0 if not offered */
+};
+
+/* Computes the table for "x86-64-v2" or "x86-64-v3" with VCPUS processors, from
+ * the host's CPUID (vendor, mitigation bits, frequencies) and what the translator
+ * does. 0, -ENOENT unknown name, -ENOTSUP host lacks a bit (its name in *missing). */
+int cpu_model_compute(struct cpu_model *model, const char *name, unsigned vcpus,
+		      const char **missing);
+
+/* What CPUID answers on vCPU INDEX, with the bits that follow its state (OSXSAVE, APIC id,
+ * XSAVE sizes by XCR0). CR4 and XCR0 are the vCPU's. */
+void cpu_model_cpuid(const struct cpu_model *model, unsigned index, u64 cr4, u64 xcr0, u32 leaf,
+		     u32 subleaf, u32 out[4]);
+
+/* Whether the model has the feature bit: register 0 EAX to 3 EDX of a leaf. */
+bool cpu_model_has(const struct cpu_model *model, u32 leaf, u32 subleaf, int reg, int bit);
+
+#endif
