@@ -1,0 +1,144 @@
+/*
+ * A whole virtual computer: the board, its processors and devices, and the
+ * threads that run them. What is in it says machine/pc.c.
+ *
+ *	machine_create	-> everything is there, nothing runs
+ *	machine_start	-> the vCPUs run
+ *	machine_run	-> the caller's thread is the loop's, until the VM has ended
+ *	machine_destroy
+ *
+ * Threads: create, start, run, pause, resume and destroy are called on one
+ * thread, the loop's (also from the loop's callbacks, which hold the machine's
+ * lock). machine_stop and machine_power_button may be called from any thread.
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include "base/loop.h"
+#include "base/types.h"
+#include "block/block.h"
+#include "cpu/cpu_state.h"
+#include "cpu/cpuid.h"
+#include "engine/engine.h"
+#include "memory/memory.h"
+
+enum {
+	MACHINE_VCPUS_MAX = 64,
+	MACHINE_DISKS_MAX = 16,
+	MACHINE_NETS_MAX = 4,
+	MACHINE_INITRDS_MAX = 16,
+	MACHINE_TEXT = 1024,
+};
+#define MACHINE_MEMORY_MIN (2ull << 20)
+#define MACHINE_MEMORY_MAX (1ull << 38)
+
+struct machine;
+
+/* Why a VM ended. */
+enum machine_end_kind {
+	MACHINE_POWERED_OFF,   /* ACPI S5 */
+	MACHINE_RESET,	       /* the guest asked for a reset, and the policy ends the VM there */
+	MACHINE_DEBUG_EXIT,    /* value: the byte (or dword) written to port 0xf4 */
+	MACHINE_GUEST_FAILED,  /* triple fault, reset in a panic, halted for ever: text */
+	MACHINE_ENGINE_FAILED, /* the hypervisor could not go on, or a host problem: text */
+	MACHINE_STOPPED,       /* by machine_stop */
+};
+
+struct machine_end {
+	enum machine_end_kind kind;
+	u32 value;
+	/* For people: one line that says what happened; further lines hold the registers of the
+	 * vCPU concerned, if there is one. Never empty. */
+	char text[MACHINE_TEXT];
+};
+
+/* What a guest's request for a reset does. */
+enum machine_reset_policy {
+	MACHINE_RESET_REBOOTS, /* boots again; a reset in a panic (devices still live) ends as GUEST_FAILED */
+	MACHINE_RESET_ENDS,    /* always ends the VM as MACHINE_RESET */
+};
+
+enum machine_disk_device { MACHINE_DISK_VIRTIO };
+
+struct machine_disk {
+	int fd; /* a raw image or block device; machine_create takes it over, failing or not */
+	bool readonly;
+	enum machine_disk_device device;
+	enum block_engine engine;
+	const char *serial; /* at most 20 bytes, NULL: none */
+};
+
+struct machine_net {
+	int fd; /* frames, see net/net.h */
+	u8 mac[6];
+};
+
+/* A byte stream to and from the host; -1: nothing comes, what is written is dropped. Both may be
+ * the same descriptor (socket, terminal, pipe or file). They are made non-blocking: give
+ * descriptions that nobody else uses. At the end of input the stream just stays silent. */
+struct machine_stream {
+	int in, out;
+};
+
+/* Everything that a machine is made of. Strings and arrays are copied or not
+ * needed after machine_create; descriptors but the disks' stay the caller's and
+ * must live until machine_destroy. */
+struct machine_config {
+	const struct engine_ops *engine;
+	const struct cpu_model *model; /* frozen table; copied */
+	u64 memory;		       /* bytes, a multiple of 1 MiB */
+	unsigned vcpus;
+	u64 code_cache; /* bytes, 0: the engine's default */
+
+	int kernel_fd; /* required */
+	int initrd_fds[MACHINE_INITRDS_MAX];
+	unsigned initrds;
+	const char *cmdline; /* NULL: empty */
+
+	struct machine_stream serial;  /* COM1 */
+	bool virtio_console;
+	struct machine_stream console; /* hvc0, if virtio_console */
+	bool rng;
+
+	struct machine_disk disks[MACHINE_DISKS_MAX];
+	unsigned disk_count;
+	struct machine_net nets[MACHINE_NETS_MAX];
+	unsigned net_count;
+
+	bool debug_exit; /* isa-debug-exit at port 0xf4 */
+	bool testdev;	 /* pc-testdev */
+	enum machine_reset_policy on_reset;
+};
+
+/* 0 or -errno, then WHY holds one line for people: cause and, where there is one, the fix. */
+int machine_create(struct machine **out, const struct machine_config *config, char *why,
+		   size_t why_size);
+void machine_destroy(struct machine *machine); /* stops the vCPUs first; NULL is fine */
+
+/* Starts the vCPUs. 0 or -errno. */
+int machine_start(struct machine *machine);
+/* Runs the loop until the VM has ended; by then its vCPUs stand still and its output is written. */
+void machine_run(struct machine *machine, struct machine_end *end);
+
+/* All vCPUs stand at an instruction boundary (no exit half done) when this returns / go on. Calls do
+ * not nest; harmless when already so. */
+void machine_pause(struct machine *machine);
+void machine_resume(struct machine *machine);
+/* Ends the VM as MACHINE_STOPPED. Safe in any thread, not in a signal handler. */
+void machine_stop(struct machine *machine);
+/* The guest sees its ACPI power button pressed. */
+void machine_power_button(struct machine *machine);
+
+enum machine_status { MACHINE_CREATED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };
+
+enum machine_status machine_status(const struct machine *machine);
+const char *machine_engine_name(const struct machine *machine);
+u64 machine_uptime_ns(const struct machine *machine); /* since machine_start */
+unsigned machine_resets(const struct machine *machine);
+/* For the control socket and other descriptors of the VM process. Its callbacks hold the lock. */
+struct loop *machine_loop(struct machine *machine);
+struct memory *machine_memory(struct machine *machine);
+/* Registers of a vCPU. Only while paused: 0 or -errno. */
+int machine_vcpu_state(struct machine *machine, unsigned index, struct cpu_state *state);
+
+#endif
