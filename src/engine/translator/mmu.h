@@ -31,6 +31,11 @@ u64 mmu_offset(const struct vcpu *v, const struct insn *in);
 /* Offset and segment: the linear address of IN's memory operand. */
 int mmu_operand(struct vcpu *v, const struct insn *in, unsigned len, bool write, u64 *linear);
 
+/* Guest-physical RAM (PDPTEs, kvmclock): 0, or -EFAULT if any byte is not RAM. A write
+ * ends in memory_written. */
+int mmu_read_physical(struct vcpu *v, u64 gpa, void *buf, unsigned len);
+int mmu_write_physical(struct vcpu *v, u64 gpa, const void *buf, unsigned len);
+
 static inline int
 mmu_read16(struct vcpu *v, u64 linear, u16 *value, unsigned flags)
 {
