@@ -141,20 +141,28 @@ guests: $(GUESTS)
 -include tests/insn/rules.mk
 
 run:
-	tools/bootstrap --build --images
+	@tools/bootstrap --build --image
 	$(MAKE) --no-print-directory all
 	tools/run-debian $(B)/biga $(RUN_ARGS)
 
-test: all unit guests
-	tests/run --mode $(MODE) $(TESTS)
+# The packages first: what is built, and with which flags, is known only then.
+test:
+	@tools/bootstrap --build --test --image
+	$(MAKE) --no-print-directory -k test-programs
+	@tests/run --mode $(MODE) $(TESTS)
+
+test-programs: all unit guests
 
 check:
 	tests/run --mode $(MODE) check
 
-bench: all
+bench:
+	@tools/bootstrap --build --test --image
+	$(MAKE) --no-print-directory all
 	bench/run.py --biga $(B)/biga $(BENCH_ARGS)
 
 fuzz-short:
+	@tools/bootstrap --build --fuzz
 	$(MAKE) --no-print-directory MODE=fuzz fuzzers
 	tools/fuzz-short build/fuzz $(FUZZ_SECONDS)
 
@@ -182,7 +190,7 @@ clean:
 	rm -rf $(addprefix build/,$(MODES)) build/guest build/bench
 
 FORCE:
-.PHONY: all unit fuzzers guests run test check bench fuzz-short coverage format install uninstall clean FORCE
+.PHONY: all unit fuzzers guests run test test-programs check bench fuzz-short coverage format install uninstall clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
