@@ -131,6 +131,10 @@ void pci_bus_reset(struct pci_bus *bus);
 /* Answers ECAM at GPA for BUSES buses (PCIEXBAR); PCI_UNMAPPED: nowhere. */
 int pci_bus_set_ecam(struct pci_bus *bus, u64 gpa, unsigned buses);
 
+/* Byte accesses of port 0xcf9, the chipset's reset control, which lies inside
+ * PCI's own 0xcf8: the core passes them on (offset 0). */
+void pci_bus_set_cf9(struct pci_bus *bus, const struct io_ops *ops, void *opaque);
+
 /* Windows out of which pci_bus_assign gives addresses to BARs. */
 struct pci_windows {
 	u64 mem32, mem32_size;
@@ -148,8 +152,8 @@ int pci_bus_assign(struct pci_bus *bus, const struct pci_windows *windows,
  * default: slots 0..24 swizzle over E..H, 25..31 use A..D unswizzled. */
 unsigned pci_pirq(unsigned slot, unsigned pin);
 
-/* Puts PCI at SLOT and FUNCTION with IDs and a type 0 header; later changes
- * of config before pci_add are kept over a reset. Clears *PCI. */
+/* Clears *PCI and gives it IDs and a type 0 header; changes to config before
+ * pci_add are what a reset restores. */
 void pci_init(struct pci_device *pci, const struct pci_ops *ops, const struct pci_id *id);
 /* INTx pin, 1 to 4; before pci_add. */
 void pci_set_pin(struct pci_device *pci, unsigned pin);
@@ -166,6 +170,10 @@ int pci_add_msix(struct pci_device *pci, unsigned bar, unsigned vectors);
 /* Plugs it in: 0, -EEXIST or -EINVAL. From then on the bus destroys it. */
 int pci_add(struct pci_bus *bus, struct pci_device *pci, unsigned slot, unsigned function);
 
+/* Frees what the functions above took for a device that was never added. */
+void pci_release(struct pci_device *pci);
+
+const struct device_host *pci_bus_host(const struct pci_bus *bus);
 struct pci_device *pci_find(struct pci_bus *bus, unsigned slot, unsigned function);
 
 /* Configuration accesses, SIZE 1, 2 or 4, naturally aligned. */
@@ -180,5 +188,10 @@ bool pci_msix_enabled(const struct pci_device *pci);
 void pci_msix_send(struct pci_device *pci, unsigned vector);
 /* Where VECTOR goes now: false while it is masked or MSI-X is off. */
 bool pci_msix_message(const struct pci_device *pci, unsigned vector, u64 *address, u32 *data);
+
+/* For pci.c alone: its half of MSI-X in pci_msix.c. */
+void pci_msix_control(struct pci_device *pci);
+void pci_msix_reset(struct pci_device *pci);
+void pci_msix_free(struct pci_device *pci);
 
 #endif
