@@ -69,7 +69,7 @@ struct machine_disk {
 };
 
 struct machine_net {
-	int fd; /* frames, see net/net.h */
+	int fd; /* frames, see net/net.h; taken over as a disk's */
 	u8 mac[6];
 };
 
@@ -81,8 +81,8 @@ struct machine_stream {
 };
 
 /* Everything that a machine is made of. Strings and arrays are copied or not
- * needed after machine_create; descriptors but the disks' stay the caller's and
- * must live until machine_destroy. */
+ * needed after machine_create. Descriptors of disks and networks are taken over,
+ * all others stay the caller's and must live until machine_destroy. */
 struct machine_config {
 	const struct engine_ops *engine;
 	const struct cpu_model *model; /* frozen table; copied */
