@@ -17,7 +17,7 @@ struct virtio_net_config {
 	bool offloads; /* the other end takes partial checksums and large (TSO) frames */
 };
 
-/* FD is taken over on success. HOST is copied. The bus frees the device.
+/* FD stays the caller's and outlives the device. HOST is copied. The bus frees it.
  * 0 or -errno. */
 int virtio_net_create(struct pci_bus *bus, unsigned slot, const struct device_host *host,
 		      const struct virtio_net_config *config, struct virtio_net **out);
