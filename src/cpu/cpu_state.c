@@ -7,6 +7,19 @@
 
 #include "base/bytes.h"
 
+/* Registers by offset / 16, as after reset (16.3.2). */
+static void
+cpu_state_reset_lapic(struct cpu_lapic *lapic, u32 id)
+{
+	lapic->base_msr = 0xfee00000ull | BIT(11) | (id == 0 ? BIT(8) : 0);
+	lapic->regs[0x02] = id << 24;
+	lapic->regs[0x03] = 0x50014; /* version */
+	lapic->regs[0x0e] = 0xffffffff; /* DFR: flat */
+	lapic->regs[0x0f] = 0xff;	/* SVR: off by software */
+	for (int lvt = 0x32; lvt <= 0x37; lvt++)
+		lapic->regs[lvt] = BIT(16); /* masked */
+}
+
 void
 cpu_state_reset(struct cpu_state *state, u32 id)
 {
@@ -31,7 +44,6 @@ cpu_state_reset(struct cpu_state *state, u32 id)
 	state->msr.misc_enable = 1;
 	put_le16(state->xsave, 0x37f);	   /* FCW */
 	put_le32(state->xsave + 24, 0x1f80); /* MXCSR */
-	state->lapic.base_msr = 0xfee00000ull | BIT(11) | (id == 0 ? BIT(8) : 0);
-	state->lapic.regs[2] = id << 24;
+	cpu_state_reset_lapic(&state->lapic, id);
 	state->run_state = id == 0 ? CPU_RUNNING : CPU_WAIT_SIPI;
 }
