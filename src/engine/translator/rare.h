@@ -57,9 +57,8 @@ int xstate_fnstenv(struct vcpu *v, const struct insn *in);  /* D9 /6 */
 int xstate_frstor(struct vcpu *v, const struct insn *in);   /* DD /4 */
 int xstate_fnsave(struct vcpu *v, const struct insn *in);   /* DD /6 */
 
-/* leaf/leaf_string.c: the fast twin of MOVS STOS LODS SCAS CMPS, a page at a time. Wants gpr[],
- * rflags (all bits) and segments in V; host DF clear. LEAF_DONE, LEAF_SLOW (nothing or some whole
- * elements done: let the full helper go on), LEAF_AGAIN (some done; run it again after a poll). */
+/* leaf/leaf_string.c: the fast twin of MOVS STOS LODS SCAS CMPS, up to some pages at a time; a
+ * leaf_fn (leaf/leaf.h). Wants the host's DF clear, like all C code. */
 int leaf_string(struct vcpu *v, const struct insn *in);
 
 #endif
