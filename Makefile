@@ -148,8 +148,8 @@ run:
 # The packages first: what is built, and with which flags, is known only then.
 test:
 	@tools/bootstrap --build --test --image
-	$(MAKE) --no-print-directory -k test-programs
-	@tests/run --mode $(MODE) $(TESTS)
+	@$(MAKE) --no-print-directory -k test-programs || built=--build-failed; \
+		tests/run --mode $(MODE) $$built $(TESTS)
 
 test-programs: all unit guests
 
