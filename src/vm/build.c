@@ -1,0 +1,108 @@
+/*
+ * From a VM's configuration and descriptors to a machine.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vm/vm.h"
+
+static const struct engine_ops *const build_engines[] = { &engine_translator };
+
+static const struct engine_ops *
+build_engine(const char *name)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(build_engines); i++) {
+		if (strcmp(build_engines[i]->name, name) == 0)
+			return build_engines[i];
+	}
+	return NULL;
+}
+
+static int
+build_model(struct vm *vm, char *why, size_t why_size)
+{
+	const char *missing = "";
+	int rc = cpu_model_compute(&vm->model, vm->config.cpu_model, vm->config.cpus, &missing);
+
+	if (rc == -ENOENT)
+		snprintf(why, why_size, "there is no CPU model \"%s\"; use x86-64-v2 or x86-64-v3",
+			 vm->config.cpu_model);
+	else if (rc == -ENOTSUP)
+		snprintf(why, why_size, "this host's CPU has no %s, which CPU model %s needs; use --cpu-model x86-64-v2",
+			 missing, vm->config.cpu_model);
+	else if (rc < 0)
+		snprintf(why, why_size, "the CPU model cannot be made: %s", strerror(-rc));
+	return rc;
+}
+
+static void
+build_streams(const struct vm *vm, struct machine_config *m)
+{
+	struct machine_stream console = { vm->resources.console, vm->resources.console };
+	const struct machine_stream none = { -1, -1 };
+
+	m->serial = vm->config.console == VM_CONSOLE_SERIAL ? console : none;
+	m->console = vm->config.console == VM_CONSOLE_VIRTIO ? console : none;
+	m->virtio_console = true;
+}
+
+static void
+build_disks(struct vm *vm, struct machine_config *m, char serials[][21])
+{
+	m->disk_count = vm->config.disk_count;
+	for (unsigned i = 0; i < m->disk_count; i++) {
+		snprintf(serials[i], sizeof(serials[i]), "disk%u", i);
+		m->disks[i] = (struct machine_disk){ .fd = vm->resources.disks[i],
+						     .readonly = vm->config.disks[i].readonly,
+						     .device = MACHINE_DISK_VIRTIO,
+						     .engine = BLOCK_AUTO,
+						     .serial = serials[i] };
+		vm->resources.disks[i] = -1; /* the machine takes it over */
+	}
+}
+
+static void
+build_boot(const struct vm *vm, struct machine_config *m)
+{
+	m->kernel_fd = vm->resources.kernel;
+	m->initrds = vm->config.initrd_count;
+	for (unsigned i = 0; i < m->initrds; i++)
+		m->initrd_fds[i] = vm->resources.initrds[i];
+	m->cmdline = vm->config.append;
+}
+
+int
+build_machine(struct vm *vm, char *why, size_t why_size)
+{
+	const struct vm_config *c = &vm->config;
+	struct machine_config m = { .memory = c->memory,
+				    .vcpus = c->cpus,
+				    .code_cache = c->code_cache,
+				    .rng = true,
+				    .debug_exit = c->debug_exit,
+				    .testdev = c->testdev };
+	char serials[VM_DISKS_MAX][21];
+	int rc = build_model(vm, why, why_size);
+
+	if (rc < 0)
+		return rc;
+	m.model = &vm->model;
+	m.engine = build_engine(c->hypervisor);
+	if (m.engine == NULL) {
+		snprintf(why, why_size, "the hypervisor %s is not built yet; use --hypervisor biga",
+			 c->hypervisor);
+		return -ENOTSUP;
+	}
+	m.on_reset = c->reboot ? MACHINE_RESET_REBOOTS : MACHINE_RESET_ENDS;
+	build_boot(vm, &m);
+	build_streams(vm, &m);
+	build_disks(vm, &m, serials);
+	if (c->net) {
+		m.net_count = 1;
+		m.nets[0].fd = vm->resources.net;
+		memcpy(m.nets[0].mac, c->mac, sizeof(c->mac));
+	}
+	return machine_create(&vm->machine, &m, why, why_size);
+}

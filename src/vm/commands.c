@@ -1,0 +1,197 @@
+/*
+ * What one can ask of a VM over its control socket: a row each.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vm/vm.h"
+
+struct command_call {
+	const json_t *request;
+	json_t *reply;
+	char *why;
+	size_t why_size;
+};
+
+static int
+command_configure(struct vm *vm, struct command_call *call)
+{
+	int rc = vm_config_from_json(&vm->config, json_object_get(call->request, "config"), call->why,
+				     call->why_size);
+
+	if (rc == 0)
+		vm->phase = VM_CONFIGURED;
+	return rc;
+}
+
+static int
+command_give(struct vm *vm, struct command_call *call)
+{
+	const char *what = json_string_value(json_object_get(call->request, "what"));
+	int fd = channel_take_fd(vm->channel);
+
+	if (fd < 0 || what == NULL) {
+		snprintf(call->why, call->why_size, "give needs a \"what\" and one descriptor");
+		if (fd >= 0)
+			close(fd);
+		return -EINVAL;
+	}
+	return vm_resources_give(&vm->resources, &vm->config, what, fd, call->why, call->why_size);
+}
+
+static int
+command_start(struct vm *vm, struct command_call *call)
+{
+	int rc = vm_resources_check(&vm->resources, &vm->config, call->why, call->why_size);
+
+	if (rc == 0)
+		rc = build_machine(vm, call->why, call->why_size);
+	if (rc == 0)
+		vm->phase = VM_BUILT;
+	return rc;
+}
+
+static const char *
+command_status_name(const struct vm *vm)
+{
+	static const char *const names[] = {
+		[MACHINE_CREATED] = "created",
+		[MACHINE_RUNNING] = "running",
+		[MACHINE_PAUSED] = "paused",
+		[MACHINE_ENDED] = "ended",
+	};
+
+	return vm->machine ? names[machine_status(vm->machine)] : "configured";
+}
+
+static int
+command_info(struct vm *vm, struct command_call *call)
+{
+	const struct vm_config *c = &vm->config;
+	json_t *info = json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->name, "hypervisor",
+				 c->hypervisor, "status", command_status_name(vm), "cpus",
+				 (int)c->cpus, "memory", (json_int_t)c->memory, "pid", (int)getpid(),
+				 "cpu-model", c->cpu_model);
+
+	if (info && vm->machine) {
+		json_object_set_new(info, "uptime-ns",
+				    json_integer((json_int_t)machine_uptime_ns(vm->machine)));
+		json_object_set_new(info, "resets", json_integer(machine_resets(vm->machine)));
+	}
+	json_object_update(call->reply, info);
+	json_decref(info);
+	return 0;
+}
+
+static int
+command_quit(struct vm *vm, struct command_call *call)
+{
+	(void)call;
+	process_stop(vm);
+	return 0;
+}
+
+static int
+command_power_button(struct vm *vm, struct command_call *call)
+{
+	(void)call;
+	machine_power_button(vm->machine);
+	return 0;
+}
+
+static int
+command_pause(struct vm *vm, struct command_call *call)
+{
+	(void)call;
+	machine_pause(vm->machine);
+	return 0;
+}
+
+static int
+command_resume(struct vm *vm, struct command_call *call)
+{
+	(void)call;
+	machine_resume(vm->machine);
+	return 0;
+}
+
+/* 64 bits do not fit a JSON number of every reader. */
+static void
+command_add_hex(json_t *object, const char *name, u64 value)
+{
+	char text[20];
+
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
+	json_object_set_new(object, name, json_string(text));
+}
+
+static int
+command_registers(struct vm *vm, struct command_call *call)
+{
+	static const char *const gprs[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+	json_int_t index = json_integer_value(json_object_get(call->request, "vcpu"));
+	struct cpu_state state;
+	int rc;
+
+	if (index < 0 || index >= (json_int_t)vm->config.cpus) {
+		snprintf(call->why, call->why_size, "this VM has no such vcpu; they count from 0 to %u",
+			 vm->config.cpus - 1);
+		return -EINVAL;
+	}
+	rc = machine_vcpu_state(vm->machine, (unsigned)index, &state);
+	if (rc < 0) {
+		snprintf(call->why, call->why_size, "registers can be read only while the VM is paused; pause it");
+		return rc;
+	}
+	for (unsigned i = 0; i < CPU_GPRS; i++)
+		command_add_hex(call->reply, gprs[i], state.gpr[i]);
+	command_add_hex(call->reply, "rip", state.rip);
+	command_add_hex(call->reply, "rflags", state.rflags);
+	command_add_hex(call->reply, "cs-base", state.seg[CPU_CS].base);
+	command_add_hex(call->reply, "cr0", state.cr0);
+	command_add_hex(call->reply, "cr2", state.cr2);
+	command_add_hex(call->reply, "cr3", state.cr3);
+	command_add_hex(call->reply, "cr4", state.cr4);
+	command_add_hex(call->reply, "efer", state.msr.efer);
+	return 0;
+}
+
+enum { IN_NEW = BIT(VM_NEW), IN_CONFIGURED = BIT(VM_CONFIGURED), IN_BUILT = BIT(VM_BUILT) };
+
+static const struct command {
+	const char *name;
+	unsigned phases; /* in which it makes sense */
+	int (*run)(struct vm *vm, struct command_call *call);
+} commands[] = {
+	{ "configure", IN_NEW, command_configure },
+	{ "give", IN_CONFIGURED, command_give },
+	{ "start", IN_CONFIGURED, command_start },
+	{ "info", IN_CONFIGURED | IN_BUILT, command_info },
+	{ "quit", IN_NEW | IN_CONFIGURED | IN_BUILT, command_quit },
+	{ "power-button", IN_BUILT, command_power_button },
+	{ "pause", IN_BUILT, command_pause },
+	{ "resume", IN_BUILT, command_resume },
+	{ "registers", IN_BUILT, command_registers },
+};
+
+int
+command_run(struct vm *vm, const char *name, const json_t *request, json_t *reply, char *why,
+	    size_t why_size)
+{
+	struct command_call call = { request, reply, why, why_size };
+
+	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
+		if (strcmp(commands[i].name, name) != 0)
+			continue;
+		if (!(commands[i].phases & BIT(vm->phase))) {
+			snprintf(why, why_size, "\"%s\" is not possible in this phase of the VM", name);
+			return -EBUSY;
+		}
+		return commands[i].run(vm, &call);
+	}
+	snprintf(why, why_size, "there is no command \"%.64s\"", name);
+	return -ENOENT;
+}
