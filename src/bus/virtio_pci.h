@@ -41,8 +41,9 @@ struct virtio_device;
 struct virtio_ops {
 	/* Queue has, or may have, new chains; DRIVER_OK is set. */
 	void (*notify)(struct virtio_device *v, unsigned queue);
-	/* The driver wrote SIZE bytes of config at OFFSET; may be NULL (read-only). */
-	void (*config_written)(struct virtio_device *v, unsigned offset, unsigned size);
+	/* The driver writes SIZE bytes of config at OFFSET (both are inside it);
+	 * may be NULL: read-only. */
+	void (*config_write)(struct virtio_device *v, unsigned offset, unsigned size, u64 value);
 	/* The driver set DRIVER_OK: features and queues are final. May be NULL. */
 	void (*start)(struct virtio_device *v);
 	/* Ends all work on the queues at once; none is in flight afterwards.
