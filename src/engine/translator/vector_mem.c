@@ -14,7 +14,8 @@
 struct vector_form {
 	bool w;
 	unsigned bytes; /* of a vector: 16 or 32 */
-	u8 vsib_index;	/* vector register of the index, if there is a SIB byte */
+	u8 vvvv;	/* the mask */
+	u8 index;	/* vector register of the index, if there is a SIB byte */
 };
 
 /* Reads the three-byte VEX prefix (C4) that all of these forms have. */
@@ -29,9 +30,10 @@ vector_form(const struct insn *in)
 	form.w = in->raw[i + 2] & 0x80;
 	if (in->raw[i + 2] & 0x04)
 		form.bytes = 32;
-	form.vsib_index = (in->raw[i + 5] >> 3) & 7;
+	form.vvvv = (~in->raw[i + 2] >> 3) & (in->mode == 64 ? 15 : 7);
+	form.index = (in->raw[i + 5] >> 3) & 7;
 	if (in->mode == 64 && !(in->raw[i + 1] & 0x40))
-		form.vsib_index |= 8;
+		form.index |= 8;
 	return form;
 }
 
@@ -213,7 +215,7 @@ vector_maskmov(struct vcpu *v, const struct insn *in)
 	if (r)
 		return r;
 	operand_xstate_fill(v, to_memory ? 0 : XSTATE_SSE | XSTATE_AVX);
-	operand_get_ymm(v, in->vvvv, move.mask);
+	operand_get_ymm(v, form.vvvv, move.mask);
 	move.offset = mmu_offset(v, in);
 	move.count = form.bytes / move.size;
 	if (!to_memory)
@@ -287,8 +289,8 @@ vector_gather(struct vcpu *v, const struct insn *in)
 	unsigned used;
 	int r;
 
-	if (!in->mem || (in->modrm & 7) != 4 || in->reg == in->vvvv ||
-	    in->reg == form.vsib_index || in->vvvv == form.vsib_index)
+	if (!in->mem || (in->modrm & 7) != 4 || in->reg == form.vvvv ||
+	    in->reg == form.index || form.vvvv == form.index)
 		return vcpu_raise(v, VECTOR_UD);
 	r = operand_check_avx(v);
 	if (r)
@@ -297,8 +299,8 @@ vector_gather(struct vcpu *v, const struct insn *in)
 	g.base = vector_gather_base(v, in);
 	g.count = form.bytes / wider;
 	used = g.count * g.size;
-	operand_get_ymm(v, form.vsib_index, g.index);
-	operand_get_ymm(v, in->vvvv, g.mask);
+	operand_get_ymm(v, form.index, g.index);
+	operand_get_ymm(v, form.vvvv, g.mask);
 	operand_get_ymm(v, in->reg, g.value);
 	vector_gather_spread_mask(&g);
 	r = vector_gather_elements(v, in, &g);
@@ -307,6 +309,6 @@ vector_gather(struct vcpu *v, const struct insn *in)
 	memset(g.mask + used, 0, 32 - used);
 	memset(g.value + used, 0, 32 - used);
 	operand_set_ymm(v, in->reg, g.value);
-	operand_set_ymm(v, in->vvvv, g.mask);
+	operand_set_ymm(v, form.vvvv, g.mask);
 	return r ? r : HELPER_NEXT;
 }
