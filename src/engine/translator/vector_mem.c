@@ -30,7 +30,7 @@ vector_form(const struct insn *in)
 	form.w = in->raw[i + 2] & 0x80;
 	if (in->raw[i + 2] & 0x04)
 		form.bytes = 32;
-	form.vvvv = (~in->raw[i + 2] >> 3) & (in->mode == 64 ? 15 : 7);
+	form.vvvv = (u8)((~in->raw[i + 2] >> 3) & (in->mode == 64 ? 15 : 7));
 	form.index = (in->raw[i + 5] >> 3) & 7;
 	if (in->mode == 64 && !(in->raw[i + 1] & 0x40))
 		form.index |= 8;

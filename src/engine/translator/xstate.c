@@ -424,7 +424,7 @@ int
 xstate_xrstor(struct vcpu *v, const struct insn *in)
 {
 	u8 image[XSAVE_END];
-	u64 rfbm = xstate_rfbm(v), linear, held;
+	u64 rfbm = xstate_rfbm(v), linear, held = 0;
 	u32 mxcsr;
 	bool load_mxcsr;
 	int r = xstate_check_xsave(v);
