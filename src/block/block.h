@@ -1,6 +1,7 @@
 /*
  * The host side of a disk. Requests are asynchronous; completions arrive on
- * the loop that the backend was opened with, under its guard. Buffers are
+ * the loop that the backend was opened with, under its guard, or out of kick
+ * and drain; calls are made under that guard too. Buffers are
  * guest RAM or the caller's, and stay valid until completion. The backend
  * does not call memory_written: the device does, at completion.
  */
@@ -29,12 +30,18 @@ struct block_request {
 	bool unmap; /* WRITE_ZEROES may deallocate */
 	block_done_fn *done;
 	void *opaque;
+	/* The backend's own, while it has the request. */
+	struct block_request *next;
+	int result;
 };
 
 struct block_ops {
 	const char *name;
-	/* Takes the request, calls done once, later. 0 or -errno (then not called). */
+	/* Takes the request, which starts at the next kick at the latest, and calls
+	 * done once, out of kick, drain or the loop. 0 or -errno (then not called). */
 	int (*submit)(struct block *block, struct block_request *request);
+	/* Starts what was submitted: one call for a batch. */
+	void (*kick)(struct block *block);
 	/* Waits until nothing is in flight (calls done for each). */
 	void (*drain)(struct block *block);
 	void (*close)(struct block *block);
