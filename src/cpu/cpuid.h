@@ -30,6 +30,17 @@ struct cpu_model {
 int cpu_model_compute(struct cpu_model *model, const char *name, unsigned vcpus,
 		      const char **missing);
 
+/* The same for a host that is described: what its CPUID answers, its XCR0 and its TSC's rate. */
+struct cpuid_host {
+	void (*cpuid)(void *opaque, u32 leaf, u32 subleaf, u32 out[4]);
+	void *opaque;
+	u64 xcr0;
+	u64 tsc_hz;
+};
+
+int cpu_model_compute_for(struct cpu_model *model, const char *name, unsigned vcpus,
+			  const struct cpuid_host *host, const char **missing);
+
 /* What CPUID answers on vCPU INDEX, with the bits that follow its state (OSXSAVE, APIC id,
  * XSAVE sizes by XCR0). CR4 and XCR0 are the vCPU's. */
 void cpu_model_cpuid(const struct cpu_model *model, unsigned index, u64 cr4, u64 xcr0, u32 leaf,
