@@ -7,7 +7,7 @@ GUEST_32 := $(patsubst tests/guest/%.c,%,$(shell grep -l '^ \* bits: 32' $(GUEST
 GUEST_64 := $(filter-out $(GUEST_32),$(GUEST_NAMES))
 GUEST_OUT := $(BUILD)/guest
 GUEST_CC := gcc
-GUEST_CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wconversion -Wimplicit-fallthrough -Werror \
+GUEST_CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wconversion -Wimplicit-fallthrough -Wno-clobbered -Werror \
 	-Itests/guest -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-strict-aliasing \
 	-fcf-protection=none -fno-asynchronous-unwind-tables -fno-jump-tables -fno-tree-vectorize \
 	-fno-tree-loop-distribute-patterns -fno-omit-frame-pointer -mgeneral-regs-only -mno-red-zone -MMD -MP

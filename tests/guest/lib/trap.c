@@ -246,7 +246,13 @@ user_run_flags(uptr (*fn)(uptr), uptr arg, uptr flags)
 	uptr *sp = (uptr *)(void *)(user_stack + sizeof(user_stack) - 64);
 
 #ifdef __x86_64__
+	bool smap = cpu_read_cr4() & CR4_SMAP;
+
+	if (smap)
+		__asm__ volatile("stac" : : : "memory");
 	*--sp = (uptr)user_stub;
+	if (smap)
+		__asm__ volatile("clac" : : : "memory");
 #else
 	*--sp = arg;
 	*--sp = (uptr)user_stub;

@@ -110,7 +110,7 @@ trap_enter_user:
 	xor	%eax, %eax
 	iret
 
-	.section .user, "awx"
+	.section .user, "ax"
 	.global user_stub
 user_stub:
 	int	$0x80

@@ -124,7 +124,7 @@ trap_enter_user:
 	xor	%eax, %eax
 	iretq
 
-	.section .user, "awx"
+	.section .user, "ax"
 	.global user_stub
 user_stub:
 	int	$0x80
