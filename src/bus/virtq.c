@@ -228,9 +228,9 @@ virtq_pop(struct virtq *q, struct virtq_chain *chain)
 }
 
 void
-virtq_unpop(struct virtq *q)
+virtq_unpop(struct virtq *q, unsigned count)
 {
-	q->avail_next--;
+	q->avail_next = (u16)(q->avail_next - count);
 }
 
 /* ---- used ring ---- */

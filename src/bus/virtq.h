@@ -69,9 +69,9 @@ int virtq_start(struct virtq *q, bool event_index, bool indirect);
 
 /* The next chain: 1, 0 if there is none, -EINVAL if the queue is broken. */
 int virtq_pop(struct virtq *q, struct virtq_chain *chain);
-/* Gives the chain that was popped last back, as if it had not been: it comes
- * again. Only before any other pop. */
-void virtq_unpop(struct virtq *q);
+/* Gives the COUNT chains that were popped last, and not filled, back: they come
+ * again. */
+void virtq_unpop(struct virtq *q, unsigned count);
 bool virtq_empty(struct virtq *q);
 
 /* The chain HEAD is done; LEN bytes of its IN buffers were written (the
