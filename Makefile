@@ -48,7 +48,7 @@ PKGS := libuv jansson liburing libzstd libseccomp liblzma liblz4 zlib
 LDLIBS := $(shell pkg-config --libs $(PKGS)) -lslirp -lZydis -lpthread
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)) -I/usr/include/slirp
 
-CPPFLAGS += -Isrc $(PKG_CFLAGS) -DBIGA_LIBEXEC='"$(PREFIX)/libexec/biga"'
+CPPFLAGS += -Isrc $(PKG_CFLAGS)
 CFLAGS ?=
 ALL_CFLAGS := -std=gnu11 $(OPT_$(MODE)) $(WARN) $(WERROR) $(CFLAGS)
 LINK_FLAGS := $(filter -fsanitize=% --coverage,$(subst fuzzer-no-link$(comma),,$(OPT_$(MODE)))) \
@@ -116,6 +116,14 @@ $(B)/src/%.o: src/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(FLAGS_HERE) -MMD -MP -c -o $@ $<
 
+# The one object that knows where programs are installed.
+$(B)/src/cmd/front_net.o: CPPFLAGS += -DBIGA_LIBEXEC='"$(PREFIX)/libexec/biga"'
+$(B)/src/cmd/front_net.o: $(B)/prefix
+
+$(B)/prefix: FORCE
+	@mkdir -p $(@D)
+	@echo '$(PREFIX)' | cmp -s - $@ || echo '$(PREFIX)' > $@
+
 # cmocka's macros convert integers and pointers freely.
 TEST_FLAGS := -Itests -Wno-conversion -Wno-sign-conversion -Wno-unused-parameter -DTEST_BUILD='"$(B)"'
 
@@ -130,7 +138,7 @@ $(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIB)
 	$(CC) $(LINK_FLAGS) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(LIB) $(LDLIBS)
 
 # Bare-metal guests: their own rules add to GUESTS, or to the target `guests`.
-BUILD := build
+BUILD := $(B)
 GUESTS :=
 -include tests/guest/rules.mk
 
@@ -187,7 +195,7 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/biga $(DESTDIR)$(PREFIX)/share/doc/biga
 
 clean:
-	rm -rf $(addprefix build/,$(MODES)) build/guest build/bench
+	rm -rf $(addprefix build/,$(MODES)) build/bench
 
 FORCE:
 .PHONY: all unit fuzzers guests run test test-programs check bench fuzz-short coverage format install uninstall clean FORCE

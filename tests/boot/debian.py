@@ -36,6 +36,14 @@ int main(void)
 	return 0;
 }
 """
+UDP_CLIENT = r"""
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.send(b'over-udp'); small = s.recv(100)
+s.send(bytes(1400)); print(small.decode(), len(s.recv(2000)))
+"""
 ECHO_SERVER = r"""
 import socket, threading
 t = socket.create_server(('', 7000))
@@ -82,8 +90,9 @@ def echo(guest, tcp_forward, udp_forward):
     tcp, udp = servers.tcp_echo(), servers.udp_echo()
     _, out = guest.run(f"echo over-tcp | nc -q 1 -w 10 {HOST} {tcp}")
     assert out == "over-tcp", out
-    _, out = guest.run(f"echo over-udp | nc -u -q 1 -w 3 {HOST} {udp}")
-    assert out == "over-udp", out
+    put(guest, "/root/udp.py", UDP_CLIENT)
+    _, out = guest.run(f"python3 /root/udp.py {HOST} {udp}")
+    assert out == "over-udp 1400", out
     put(guest, "/root/echo.py", ECHO_SERVER)
     guest.run("(setsid python3 /root/echo.py >/dev/null 2>&1 &); "
               "for i in $(seq 50); do ss -ltn | grep -q :7000 && break; sleep 0.2; done")
