@@ -4,7 +4,8 @@
 #	tests/guest/run.sh GUEST|all [biga|qemu]
 #
 # tests/guest/list says, a line a guest: name, number of CPUs, how the machine
-# must end: "exit" (byte 0 to the debug-exit port), "poweroff", or "reset".
+# must end: "exit" (byte 0 to the debug-exit port), "poweroff", "reset", or
+# "triple" (a triple fault, which QEMU takes for a reset and biga for a failure).
 # BUILD names the build folder, BIGA_ARGS more arguments. 0 if all ended as they must.
 here=$(dirname "$0")
 build=${BUILD:-build/release}
@@ -28,12 +29,18 @@ run_machine()
 	fi
 }
 
+ended_clean()
+{
+	grep -q 'ending now' "$log" && ! grep -q 'FAIL' "$log"
+}
+
 # ended_well HOW CODE
 ended_well()
 {
 	case $1 in
 	exit) [ "$2" -eq 1 ] && grep -q ': ok, ' "$log" ;;
-	poweroff | reset) [ "$2" -eq 0 ] && grep -q 'ending now' "$log" && ! grep -q FAIL "$log" ;;
+	poweroff | reset) [ "$2" -eq 0 ] && ended_clean ;;
+	triple) [ "$2" -eq "$([ "$engine" = qemu ] && echo 0 || echo 1)" ] && ended_clean ;;
 	*) false ;;
 	esac
 }
