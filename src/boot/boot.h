@@ -32,7 +32,7 @@ struct boot_config {
 	unsigned initrd_count;
 	const char *cmdline; /* NULL: empty */
 	u64 rsdp;	     /* gpa of the ACPI root pointer, 0 if there is none */
-	unsigned vcpus;
+	unsigned phys_bits;  /* of the CPU model, for memory types */
 	bool keep_packed; /* a compressed kernel unpacks itself in the guest */
 };
 
