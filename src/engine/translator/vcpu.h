@@ -79,6 +79,8 @@ struct vcpu {
 	unsigned index;
 	const struct cpu_model *model;
 	struct engine *engine;
+	u32 refused_msrs[32]; /* whose #GP was logged */
+	unsigned refused_count;
 	u8 xsave[CPU_XSAVE_SIZE] ALIGNED(64);
 	struct translation *tr_state; /* the translator's own half: tlb, code, links */
 };
