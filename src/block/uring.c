@@ -339,6 +339,7 @@ static const struct block_ops uring_ops = {
 	.close = uring_close,
 };
 
+/* liburing 2.3's shared library lacks the wrappers of these two calls. */
 static int
 uring_restrict(struct io_uring *ring)
 {
@@ -357,7 +358,7 @@ uring_restrict(struct io_uring *ring)
 	list[n++].sqe_flags = IOSQE_FIXED_FILE;
 	list[n].opcode = IORING_RESTRICTION_REGISTER_OP;
 	list[n++].register_op = IORING_REGISTER_ENABLE_RINGS;
-	return io_uring_register_restrictions(ring, list, n);
+	return io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, list, n);
 }
 
 static int
@@ -374,7 +375,8 @@ uring_setup(struct uring *u)
 	if (!error)
 		error = uring_restrict(&u->ring);
 	if (!error)
-		error = io_uring_enable_rings(&u->ring);
+		error = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
+					  NULL, 0);
 	if (error)
 		io_uring_queue_exit(&u->ring);
 	return error;
