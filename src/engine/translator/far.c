@@ -39,6 +39,8 @@ far_enter(struct vcpu *v, const struct segment *cs, u64 rip, const struct segmen
 		v->cpl = v->rflags & RFLAGS_VM ? 3 : cs->selector & 3;
 	if (ss)
 		v->seg[CPU_SS] = *ss;
+	if (vcpu_64bit(v))
+		v->seg[CPU_CS].base = 0; /* whatever the descriptor says */
 	vcpu_mode_changed(v);
 }
 

@@ -9,10 +9,12 @@
 
 #include "engine/translator/vcpu.h"
 
-void vcpu_get_state(struct vcpu *v, struct cpu_state *state);
+/* HOST_TSC is the host's counter at the moment that state->tsc stands for. Whoever moves all
+ * vCPUs of a machine takes one reading for all of them, or their TSCs drift apart. */
+void vcpu_get_state(struct vcpu *v, struct cpu_state *state, u64 host_tsc);
 
 /* Takes over STATE, drops every translation of addresses. 0, or -EINVAL if no
  * CPU can be in such a state (then nothing changed). */
-int vcpu_set_state(struct vcpu *v, const struct cpu_state *state);
+int vcpu_set_state(struct vcpu *v, const struct cpu_state *state, u64 host_tsc);
 
 #endif

@@ -99,7 +99,7 @@ leaf_return_cs(struct vcpu *v, u16 selector, struct segment *cs)
 
 	if (rpl != 0 && rpl != 3)
 		return false;
-	return leaf_descriptor(v, selector, cs) && (cs->attr & 12) == 8 &&
+	return leaf_descriptor(v, selector, cs) && cs->base == 0 && (cs->attr & 12) == 8 &&
 	       (cs->attr & (SEGMENT_L | SEGMENT_DB)) == SEGMENT_L &&
 	       ((cs->attr >> SEGMENT_DPL_SHIFT) & 3) == rpl;
 }
@@ -139,6 +139,7 @@ leaf_iretq(struct vcpu *v, const struct insn *in)
 	const u64 take = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL |
 			 RFLAGS_NT | RFLAGS_RF | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID;
 	u64 rsp = v->gpr[CPU_RSP], rip, flags;
+	u16 cs_selector, ss_selector;
 	struct segment cs, ss;
 	const u8 *frame;
 
@@ -152,15 +153,11 @@ leaf_iretq(struct vcpu *v, const struct insn *in)
 	rip = get_le64(frame);
 	flags = get_le64(frame + 16);
 	rsp = get_le64(frame + 24);
-	/* The frame is not looked at again: finding a descriptor may replace its TLB entry. */
-	{
-		u16 cs_selector = get_le16(frame + 8), ss_selector = get_le16(frame + 32);
-
-		if ((flags & RFLAGS_TF) || !vcpu_canonical(rip) ||
-		    !leaf_return_cs(v, cs_selector, &cs) ||
-		    !leaf_return_ss(v, ss_selector, cs_selector & 3, &ss))
-			return LEAF_SLOW;
-	}
+	cs_selector = get_le16(frame + 8);
+	ss_selector = get_le16(frame + 32);
+	if ((flags & RFLAGS_TF) || !vcpu_canonical(rip) || !leaf_return_cs(v, cs_selector, &cs) ||
+	    !leaf_return_ss(v, ss_selector, cs_selector & 3, &ss))
+		return LEAF_SLOW;
 	if ((cs.selector & 3) == 3 && !leaf_keeps_segments(v))
 		return LEAF_SLOW;
 	v->rflags = (v->rflags & keep) | (flags & take) | RFLAGS_FIXED;
