@@ -1,0 +1,661 @@
+/*
+ * A machine's life: creation, start, pause, reset and end.
+ *
+ * What a guest or another thread asks for (end, reset, power button) is only
+ * noted where it happens, together with an order to the vCPUs to park; the loop's
+ * thread is woken by an eventfd and does it.
+ *
+ * Lock order: the machine's lock, then the vCPU threads'. The lock is an
+ * error-checking mutex, so that functions which callbacks and others may call know
+ * whether they hold it already.
+ */
+#define _GNU_SOURCE
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "boot/boot.h"
+#include "machine/pc.h"
+#include "machine/vcpus.h"
+
+enum machine_request { REQUEST_STOP = BIT(0), REQUEST_BUTTON = BIT(1), REQUEST_WAKE = BIT(2) };
+
+struct machine {
+	struct machine_config config; /* strings and model are ours */
+	struct cpu_model model;
+	char *cmdline;
+	pthread_mutex_t lock; /* [m] */
+	struct memory *memory;
+	struct loop *loop;
+	struct engine *engine;
+	struct pc *pc;
+	struct vcpus *vcpus;
+	int event_fd;
+	struct loop_fd *event_watch;
+	u32 requests;		/* [a] enum machine_request */
+	enum machine_status status; /* [m] */
+	bool reset_wanted;	/* [m] */
+	bool reset_orderly;	/* [m] the guest had its interrupts shut down */
+	bool ended;		/* [m] END holds the reason */
+	struct machine_end end; /* [m] */
+	u64 started_ns;
+	unsigned resets;
+};
+
+/* ---- asking the loop's thread ---- */
+
+static void
+machine_request(struct machine *machine, u32 request)
+{
+	u64 one = 1;
+	ssize_t n;
+
+	__atomic_or_fetch(&machine->requests, request, __ATOMIC_RELEASE);
+	do
+		n = write(machine->event_fd, &one, sizeof(one));
+	while (n < 0 && errno == EINTR);
+}
+
+/* With the lock: the VM ends for this reason, unless it already has one. */
+static void PRINTF_LIKE(4, 5)
+machine_end(struct machine *machine, enum machine_end_kind kind, u32 value, const char *fmt, ...)
+{
+	va_list args;
+
+	if (machine->ended)
+		return;
+	machine->ended = true;
+	machine->end.kind = kind;
+	machine->end.value = value;
+	va_start(args, fmt);
+	vsnprintf(machine->end.text, sizeof(machine->end.text), fmt, args);
+	va_end(args);
+	if (machine->vcpus)
+		vcpus_ask_park(machine->vcpus);
+	machine_request(machine, REQUEST_WAKE);
+}
+
+/* ---- what devices ask for; with the lock ---- */
+
+static void
+machine_power_off(void *opaque)
+{
+	machine_end(opaque, MACHINE_POWERED_OFF, 0, "the guest powered off");
+}
+
+static void
+machine_debug_exit(void *opaque, u32 value)
+{
+	machine_end(opaque, MACHINE_DEBUG_EXIT, value, "the guest ended with value %#x", value);
+}
+
+static void
+machine_reset(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	if (machine->reset_wanted || machine->ended)
+		return;
+	machine->reset_wanted = true;
+	machine->reset_orderly = pc_quiet(machine->pc);
+	if (machine->vcpus)
+		vcpus_ask_park(machine->vcpus);
+	machine_request(machine, REQUEST_WAKE);
+}
+
+static void
+machine_send_msi(void *opaque, u64 address, u32 data)
+{
+	struct machine *machine = opaque;
+
+	machine->config.engine->send_msi(machine->engine, address, data);
+}
+
+static int
+machine_bind_notify(void *opaque, u64 gpa, unsigned size, int eventfd)
+{
+	struct machine *machine = opaque;
+
+	if (!machine->config.engine->bind_notify)
+		return -ENOTSUP;
+	return machine->config.engine->bind_notify(machine->engine, gpa, size, eventfd);
+}
+
+static void
+machine_unbind_notify(void *opaque, u64 gpa, unsigned size, int eventfd)
+{
+	struct machine *machine = opaque;
+
+	if (machine->config.engine->unbind_notify)
+		machine->config.engine->unbind_notify(machine->engine, gpa, size, eventfd);
+}
+
+/* ---- what vCPUs report ---- */
+
+static void
+machine_eoi(void *opaque, u8 vector)
+{
+	struct machine *machine = opaque;
+
+	pc_eoi(machine->pc, vector);
+}
+
+static int
+machine_extint_vector(void *opaque)
+{
+	struct machine *machine = opaque;
+	int vector;
+
+	pthread_mutex_lock(&machine->lock);
+	vector = pc_acknowledge(machine->pc);
+	pthread_mutex_unlock(&machine->lock);
+	return vector;
+}
+
+static void
+machine_describe_state(const struct cpu_state *s, char *text, size_t size)
+{
+	static const char names[CPU_GPRS][4] = {"RAX", "RCX", "RDX", "RBX", "RSP", "RBP",
+						"RSI", "RDI", "R8 ", "R9 ", "R10", "R11",
+						"R12", "R13", "R14", "R15"};
+	size_t n = 0;
+
+	for (unsigned i = 0; i < CPU_GPRS && n < size; i++)
+		n += (size_t)snprintf(text + n, size - n, "%s%s %016llx", i % 4 ? "  " : "\n",
+				      names[i], (unsigned long long)s->gpr[i]);
+	if (n < size)
+		snprintf(text + n, size - n,
+			 "\nRIP %016llx  RFLAGS %08llx  CS %04x:%llx  SS %04x:%llx"
+			 "\nCR0 %08llx  CR2 %016llx  CR3 %016llx  CR4 %08llx  EFER %llx"
+			 "\nIDT %016llx+%x  GDT %016llx+%x",
+			 (unsigned long long)s->rip, (unsigned long long)s->rflags,
+			 s->seg[CPU_CS].selector, (unsigned long long)s->seg[CPU_CS].base,
+			 s->seg[CPU_SS].selector, (unsigned long long)s->seg[CPU_SS].base,
+			 (unsigned long long)s->cr0, (unsigned long long)s->cr2,
+			 (unsigned long long)s->cr3, (unsigned long long)s->cr4,
+			 (unsigned long long)s->msr.efer, (unsigned long long)s->idt.base,
+			 s->idt.limit, (unsigned long long)s->gdt.base, s->gdt.limit);
+}
+
+static void
+machine_vcpu_failed(void *opaque, unsigned index, const struct engine_exit *exit,
+		    const struct cpu_state *state)
+{
+	struct machine *machine = opaque;
+	char registers[MACHINE_TEXT - 256] = "";
+
+	if (state)
+		machine_describe_state(state, registers, sizeof(registers));
+	pthread_mutex_lock(&machine->lock);
+	if (exit->kind == EXIT_SHUTDOWN)
+		machine_end(machine, MACHINE_GUEST_FAILED, 0,
+			    "the guest failed: triple fault on processor %u%s", index, registers);
+	else
+		machine_end(machine, MACHINE_ENGINE_FAILED, 0,
+			    "the hypervisor failed on processor %u: %.*s%s", index,
+			    (int)sizeof(exit->failed.why), exit->failed.why, registers);
+	pthread_mutex_unlock(&machine->lock);
+}
+
+static void
+machine_vcpus_halted(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	pthread_mutex_lock(&machine->lock);
+	machine_end(machine, MACHINE_GUEST_FAILED, 0,
+		    "the guest halted all its processors with interrupts off");
+	pthread_mutex_unlock(&machine->lock);
+}
+
+/* ---- boot ---- */
+
+static int
+machine_load(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why, size_t why_size)
+{
+	const struct machine_config *c = &machine->config;
+	struct boot_file initrds[MACHINE_INITRDS_MAX];
+	struct boot_config boot = {
+		.kernel = {.fd = c->kernel_fd},
+		.initrds = initrds,
+		.initrd_count = c->initrds,
+		.cmdline = machine->cmdline,
+		.rsdp = rsdp,
+		.vcpus = c->vcpus,
+	};
+
+	for (unsigned i = 0; i < c->initrds; i++)
+		initrds[i] = (struct boot_file){.fd = c->initrd_fds[i]};
+	return boot_load(machine->memory, &boot, bsp, why, why_size);
+}
+
+/* Power-on of everything, vCPUs parked: devices, tables, kernel, processors. */
+static int
+machine_boot(struct machine *machine, char *why, size_t why_size)
+{
+	struct cpu_state state;
+	u64 rsdp = pc_power_on(machine->pc);
+	int err = 0;
+
+	if (!rsdp)
+		log_warning("there is no room for the ACPI tables; give the VM at least 1 MiB");
+	for (unsigned i = machine->config.vcpus; i-- > 0 && !err;) {
+		cpu_state_reset(&state, i);
+		if (i == 0)
+			err = machine_load(machine, rsdp, &state, why, why_size);
+		if (err)
+			return err;
+		pc_set_up_cpu(machine->pc, i, &state);
+		err = vcpus_set_state(machine->vcpus, i, &state);
+		if (err)
+			snprintf(why, why_size, "processor %u does not take its first state: %s", i,
+				 strerror(-err));
+	}
+	return err;
+}
+
+/* ---- the loop's thread ---- */
+
+/* Releases the lock if it is held, and tells so. */
+static bool
+machine_unlock(struct machine *machine)
+{
+	return pthread_mutex_unlock(&machine->lock) == 0;
+}
+
+static void
+machine_relock(struct machine *machine, bool held)
+{
+	if (held)
+		pthread_mutex_lock(&machine->lock);
+}
+
+/* vCPUs may need the lock to get to where they can park. */
+static void
+machine_park(struct machine *machine)
+{
+	bool held = machine_unlock(machine);
+
+	vcpus_park(machine->vcpus);
+	machine_relock(machine, held);
+}
+
+static void
+machine_do_reset(struct machine *machine)
+{
+	char why[256] = "";
+
+	machine_park(machine);
+	machine->reset_wanted = false;
+	if (machine->ended)
+		return;
+	if (machine->config.on_reset == MACHINE_RESET_ENDS) {
+		machine_end(machine, MACHINE_RESET, 0, "the guest asked for a reset%s",
+			    machine->reset_orderly ? "" : " in the middle of its work, as after a panic");
+		return;
+	}
+	if (!machine->reset_orderly) {
+		machine_end(machine, MACHINE_GUEST_FAILED, 0,
+			    "the guest reset itself in the middle of its work, as after a panic");
+		return;
+	}
+	machine->resets++;
+	if (machine_boot(machine, why, sizeof(why)))
+		machine_end(machine, MACHINE_ENGINE_FAILED, 0, "the guest cannot be started again: %s",
+			    why);
+	else if (machine->status == MACHINE_RUNNING)
+		vcpus_resume(machine->vcpus);
+}
+
+static void
+machine_on_event(void *opaque, int events)
+{
+	struct machine *machine = opaque;
+	u32 requests;
+	u64 count;
+
+	(void)events;
+	while (read(machine->event_fd, &count, sizeof(count)) < 0 && errno == EINTR)
+		;
+	requests = __atomic_exchange_n(&machine->requests, 0, __ATOMIC_ACQ_REL);
+	if (requests & REQUEST_STOP)
+		machine_end(machine, MACHINE_STOPPED, 0, "the VM was stopped");
+	if ((requests & REQUEST_BUTTON) && !machine->ended)
+		pc_power_button(machine->pc);
+	if (machine->reset_wanted)
+		machine_do_reset(machine);
+	if (machine->ended)
+		loop_stop(machine->loop);
+}
+
+/* ---- creation ---- */
+
+static int
+machine_copy_config(struct machine *machine, const struct machine_config *config)
+{
+	machine->config = *config;
+	machine->model = *config->model;
+	machine->config.model = &machine->model;
+	machine->cmdline = strdup(config->cmdline ? config->cmdline : "");
+	machine->config.cmdline = machine->cmdline;
+	return machine->cmdline ? 0 : -ENOMEM;
+}
+
+static int
+machine_check(const struct machine_config *c, char *why, size_t why_size)
+{
+	if (!c->vcpus || c->vcpus > MACHINE_VCPUS_MAX)
+		snprintf(why, why_size, "%u processors are not possible; give 1 to %u", c->vcpus,
+			 MACHINE_VCPUS_MAX);
+	else if (c->memory < MACHINE_MEMORY_MIN || c->memory > MACHINE_MEMORY_MAX ||
+		 c->memory % (1u << 20))
+		snprintf(why, why_size, "%llu bytes of memory are not possible; give 2M to 256G",
+			 (unsigned long long)c->memory);
+	else if (c->initrds > MACHINE_INITRDS_MAX || c->disk_count > MACHINE_DISKS_MAX ||
+		 c->net_count > MACHINE_NETS_MAX)
+		snprintf(why, why_size, "too many initrds, disks or networks");
+	else
+		return 0;
+	return -EINVAL;
+}
+
+static int
+machine_init_lock(struct machine *machine)
+{
+	pthread_mutexattr_t attr;
+	int err;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+	err = pthread_mutex_init(&machine->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return -err;
+}
+
+static int
+machine_create_engine(struct machine *machine)
+{
+	const struct engine_ops *ops = machine->config.engine;
+	struct engine_config config = {
+		.memory = machine->memory,
+		.model = &machine->model,
+		.vcpus = machine->config.vcpus,
+		.code_cache = machine->config.code_cache,
+		.opaque = machine,
+		.extint_vector = machine_extint_vector,
+	};
+	u64 low = memory_low_size(machine->memory);
+	u64 high = memory_high_size(machine->memory);
+	int err;
+
+	err = ops->create(&machine->engine, &config);
+	if (!err)
+		err = ops->map(machine->engine, 0, low, 0, true);
+	if (!err && high)
+		err = ops->map(machine->engine, MEMORY_HIGH, high, low, true);
+	return err;
+}
+
+static int
+machine_create_loop(struct machine *machine)
+{
+	int err = loop_create(&machine->loop, &machine->lock);
+
+	if (err)
+		return err;
+	machine->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (machine->event_fd < 0)
+		return -errno;
+	return loop_add_fd(machine->loop, machine->event_fd, LOOP_READ, machine_on_event, machine,
+			   &machine->event_watch);
+}
+
+static int
+machine_create_pc(struct machine *machine, char *why, size_t why_size)
+{
+	struct device_host host = {
+		.memory = machine->memory,
+		.loop = machine->loop,
+		.msi = {machine_send_msi, machine},
+		.opaque = machine,
+		.power_off = machine_power_off,
+		.reset = machine_reset,
+		.debug_exit = machine_debug_exit,
+		.bind_notify = machine_bind_notify,
+		.unbind_notify = machine_unbind_notify,
+	};
+	struct pc_config config = {
+		.machine = &machine->config,
+		.host = &host,
+		.ops = machine->config.engine,
+		.engine = machine->engine,
+		.phys_bits = machine->model.phys_bits,
+	};
+
+	return pc_create(&machine->pc, &config, why, why_size);
+}
+
+static int
+machine_create_vcpus(struct machine *machine)
+{
+	struct vcpus_config config = {
+		.ops = machine->config.engine,
+		.engine = machine->engine,
+		.memory = machine->memory,
+		.lock = &machine->lock,
+		.count = machine->config.vcpus,
+		.opaque = machine,
+		.eoi = machine_eoi,
+		.failed = machine_vcpu_failed,
+		.halted = machine_vcpus_halted,
+	};
+
+	return vcpus_create(&machine->vcpus, &config);
+}
+
+static int
+machine_fail(int err, const char *what, char *why, size_t why_size)
+{
+	if (err)
+		snprintf(why, why_size, "%s: %s", what, strerror(-err));
+	return err;
+}
+
+static int
+machine_build(struct machine *machine, char *why, size_t why_size)
+{
+	int err;
+
+	err = machine_fail(memory_create(&machine->memory, machine->config.memory),
+			   "the guest's memory cannot be had; give it less", why, why_size);
+	if (!err)
+		err = machine_fail(machine_create_loop(machine), "no event loop", why, why_size);
+	if (!err)
+		err = machine_fail(machine_create_engine(machine), "the hypervisor does not start",
+				   why, why_size);
+	if (!err)
+		err = machine_create_pc(machine, why, why_size);
+	if (!err)
+		err = machine_fail(machine_create_vcpus(machine), "no virtual processors", why,
+				   why_size);
+	if (!err)
+		err = machine_boot(machine, why, why_size);
+	return err;
+}
+
+static void
+machine_close_taken(struct machine_config *config)
+{
+	for (unsigned i = 0; i < config->disk_count && i < MACHINE_DISKS_MAX; i++)
+		if (config->disks[i].fd >= 0)
+			close(config->disks[i].fd);
+	for (unsigned i = 0; i < config->net_count && i < MACHINE_NETS_MAX; i++)
+		if (config->nets[i].fd >= 0)
+			close(config->nets[i].fd);
+}
+
+int
+machine_create(struct machine **out, const struct machine_config *config, char *why,
+	       size_t why_size)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+	struct machine_config taken = *config;
+	int err = -ENOMEM;
+
+	if (!machine) {
+		snprintf(why, why_size, "out of memory");
+		machine_close_taken(&taken);
+		return err;
+	}
+	machine->event_fd = -1;
+	err = machine_fail(machine_init_lock(machine), "no lock", why, why_size);
+	if (err) {
+		machine_close_taken(&taken);
+		free(machine);
+		return err;
+	}
+	err = machine_fail(machine_copy_config(machine, config), "no memory", why, why_size);
+	if (!err)
+		err = machine_check(&machine->config, why, why_size);
+	if (!err)
+		err = machine_build(machine, why, why_size);
+	if (err) {
+		machine_destroy(machine);
+		return err;
+	}
+	*out = machine;
+	return 0;
+}
+
+void
+machine_destroy(struct machine *machine)
+{
+	if (!machine)
+		return;
+	if (machine->vcpus)
+		vcpus_destroy(machine->vcpus);
+	machine->vcpus = NULL;
+	pc_destroy(machine->pc);
+	if (machine->engine)
+		machine->config.engine->destroy(machine->engine);
+	if (machine->event_watch)
+		loop_remove_fd(machine->event_watch);
+	loop_destroy(machine->loop);
+	memory_destroy(machine->memory);
+	if (machine->event_fd >= 0)
+		close(machine->event_fd);
+	machine_close_taken(&machine->config);
+	pthread_mutex_destroy(&machine->lock);
+	free(machine->cmdline);
+	free(machine);
+}
+
+/* ---- running ---- */
+
+int
+machine_start(struct machine *machine)
+{
+	if (machine->status != MACHINE_CREATED)
+		return -EALREADY;
+	machine->status = MACHINE_RUNNING;
+	machine->started_ns = loop_now();
+	vcpus_resume(machine->vcpus);
+	return 0;
+}
+
+void
+machine_run(struct machine *machine, struct machine_end *end)
+{
+	if (!machine->ended)
+		loop_run(machine->loop);
+	vcpus_park(machine->vcpus);
+	pthread_mutex_lock(&machine->lock);
+	pc_flush(machine->pc);
+	machine->status = MACHINE_ENDED;
+	if (!machine->ended)
+		machine_end(machine, MACHINE_STOPPED, 0, "the VM was stopped");
+	*end = machine->end;
+	pthread_mutex_unlock(&machine->lock);
+}
+
+void
+machine_pause(struct machine *machine)
+{
+	if (machine->status != MACHINE_RUNNING)
+		return;
+	machine->status = MACHINE_PAUSED;
+	machine_park(machine);
+}
+
+void
+machine_resume(struct machine *machine)
+{
+	if (machine->status != MACHINE_PAUSED)
+		return;
+	machine->status = MACHINE_RUNNING;
+	if (!machine->ended && !machine->reset_wanted)
+		vcpus_resume(machine->vcpus);
+}
+
+void
+machine_stop(struct machine *machine)
+{
+	machine_request(machine, REQUEST_STOP);
+}
+
+void
+machine_power_button(struct machine *machine)
+{
+	machine_request(machine, REQUEST_BUTTON);
+}
+
+enum machine_status
+machine_status(const struct machine *machine)
+{
+	return machine->status;
+}
+
+const char *
+machine_engine_name(const struct machine *machine)
+{
+	return machine->config.engine->name;
+}
+
+u64
+machine_uptime_ns(const struct machine *machine)
+{
+	return machine->started_ns ? loop_now() - machine->started_ns : 0;
+}
+
+unsigned
+machine_resets(const struct machine *machine)
+{
+	return machine->resets;
+}
+
+struct loop *
+machine_loop(struct machine *machine)
+{
+	return machine->loop;
+}
+
+struct memory *
+machine_memory(struct machine *machine)
+{
+	return machine->memory;
+}
+
+int
+machine_vcpu_state(struct machine *machine, unsigned index, struct cpu_state *state)
+{
+	if (machine->status != MACHINE_PAUSED)
+		return -EBUSY;
+	return vcpus_get_state(machine->vcpus, index, state);
+}
