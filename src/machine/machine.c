@@ -228,7 +228,6 @@ machine_load(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why
 		.initrd_count = c->initrds,
 		.cmdline = machine->cmdline,
 		.rsdp = rsdp,
-		.vcpus = c->vcpus,
 	};
 
 	for (unsigned i = 0; i < c->initrds; i++)
@@ -539,10 +538,11 @@ machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
+	/* Devices may still signal processors while they go. */
 	if (machine->vcpus)
-		vcpus_destroy(machine->vcpus);
-	machine->vcpus = NULL;
+		vcpus_park(machine->vcpus);
 	pc_destroy(machine->pc);
+	vcpus_destroy(machine->vcpus);
 	if (machine->engine)
 		machine->config.engine->destroy(machine->engine);
 	if (machine->event_watch)
