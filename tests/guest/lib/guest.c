@@ -167,6 +167,8 @@ guest_start(u32 eax, u32 ebx)
 {
 	guest_boot_eax = eax;
 	guest_boot_ebx = ebx;
+	outb(0x21, 0xff); /* firmware may have left the PIC's timer running */
+	outb(0xa1, 0xff);
 	guest_main();
 	print("%s: %s, %u checks, %u failed\n", guest_name, guest_failures ? "FAILED" : "ok",
 	      guest_checks, guest_failures);
