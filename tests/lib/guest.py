@@ -166,6 +166,7 @@ class Guest:
         self.send("stty -echo; export PS1= PS2= TERM=dumb; exec bash --noediting --norc\n")
         self.send("echo SHELL-'IS-PLAIN'\n")
         self.wait("SHELL-IS-PLAIN", 60)
+        self.run("dmesg -n 1")  # the kernel's lines would mix with a command's output
 
     def run(self, command, seconds=120, check=True):
         """Runs COMMAND in the guest's shell: (exit status, output)."""
