@@ -53,6 +53,22 @@ struct insn {
 	u32 flags_read;	   /* RFLAGS bits read */
 	u32 flags_written; /* RFLAGS bits surely overwritten (undefined ones count unless the CPU may keep them) */
 	u32 flags_changed; /* RFLAGS bits that may differ afterwards */
+	/* For re-encoding: where registers stand in the bytes, and what else there is. */
+	u8 tail;	   /* bytes of immediate at the end of raw */
+	u8 opcode_at;	   /* offset in raw of the opcode byte */
+	u8 vex_w, vex_l, vex_pp, vex_vvvv; /* vvvv as it stands in the bytes (inverted) */
+	u8 mandatory;	   /* F2, F3 or 66 that is part of the opcode, or 0 */
+	u8 sized;	   /* operand size follows mode and prefix 66 */
+	u8 reg_use, rm_use, vvvv_use, opreg_use; /* enum insn_use of a general register there */
+	bool reg_high, rm_high;			 /* AH, CH, DH, BH */
+	u16 isa;				 /* ZydisISASet */
+	bool evex_or_xop;
 };
+
+enum insn_use { INSN_READ = 1, INSN_WRITE = 2, INSN_PARTIAL = 4 /* written only in part, or perhaps */ };
+
+/* Decodes up to LEN bytes of code of MODE (16, 32, 64). 0, -ENODATA if more bytes are needed,
+ * or -EINVAL if this is no instruction (#UD).  */
+int insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode);
 
 #endif

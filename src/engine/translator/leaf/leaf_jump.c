@@ -1,0 +1,109 @@
+/*
+ * Finding the next block without leaving guest code.
+ */
+#include "engine/translator/leaf/leaf_mmu.h"
+
+#include "engine/translator/block.h"
+#include "engine/translator/mode.h"
+
+struct block *
+leaf_find_block(struct vcpu *v, u64 linear)
+{
+	struct translation *t = vcpu_translation(v);
+	u64 ram = leaf_code(v, linear), next;
+	struct block *b;
+
+	if (ram == UINT64_MAX)
+		return NULL;
+	for (b = t->hash[block_hash(ram, t->mode)]; b; b = b->hash_next) {
+		if (b->ram != ram || b->mode != t->mode)
+			continue;
+		if (b->ram2 == UINT64_MAX)
+			return b;
+		next = leaf_code(v, align_down(linear, MEMORY_PAGE) + MEMORY_PAGE);
+		if (next == b->ram2)
+			return b;
+	}
+	return NULL;
+}
+
+/* Where code at LINEAR goes on; also tells the jump cache. */
+static const u8 *
+leaf_go(struct vcpu *v, u64 linear)
+{
+	struct translation *t = vcpu_translation(v);
+	unsigned slot = jump_slot(linear);
+	struct block *b;
+
+	if (translation_kicked(t) || (t->mode & (MODE_SINGLE)))
+		return NULL;
+	b = leaf_find_block(v, linear);
+	if (!b)
+		return NULL;
+	t->jumps->linear[slot] = linear;
+	t->jumps->code[slot] = b->entry;
+	t->page_va = align_down(linear, MEMORY_PAGE);
+	return b->entry;
+}
+
+const u8 *
+leaf_jump(struct vcpu *v)
+{
+	return leaf_go(v, vcpu_translation(v)->linear);
+}
+
+const u8 *
+leaf_link(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+	struct link *l = t->link;
+	struct block *b;
+
+	if (translation_kicked(t))
+		return NULL;
+	b = leaf_find_block(v, t->page_va + l->target);
+	if (!b)
+		return NULL;
+	if (b->ram2 == UINT64_MAX)
+		block_link(t, l, b);
+	return b->entry;
+}
+
+const u8 *
+leaf_helper(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+	struct helper_site *h = t->helper;
+	int result;
+
+	v->rip = t->page_va + h->guest - v->seg[CPU_CS].base;
+	v->rflags = (v->rflags & ~(u64)RFLAGS_ARITH) | flags_from_m(t->flags);
+	result = h->leaf(v, &h->in);
+	t->flags = flags_to_m(v->rflags);
+	switch (result) {
+	case LEAF_DONE:
+		if (likely(!t->irq_waiting || !(v->rflags & RFLAGS_IF))) {
+			v->shadow = false;
+			return t->site;
+		}
+		t->linear = v->rip + h->in.len + v->seg[CPU_CS].base;
+		t->reason = LEAVE_JUMP;
+		return NULL;
+	case LEAF_JUMP:
+		vcpu_mode_changed(v);
+		t->linear = v->rip + v->seg[CPU_CS].base;
+		if (t->irq_waiting && (v->rflags & RFLAGS_IF)) {
+			t->reason = LEAVE_JUMP;
+			return NULL;
+		}
+		t->reason = LEAVE_JUMP;
+		return leaf_go(v, t->linear);
+	case LEAF_AGAIN:
+		t->linear = v->rip + v->seg[CPU_CS].base;
+		t->reason = LEAVE_JUMP;
+		return NULL;
+	default:
+		t->reason = LEAVE_HELPER;
+		return NULL;
+	}
+}

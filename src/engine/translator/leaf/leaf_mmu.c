@@ -1,0 +1,207 @@
+/*
+ * Filling the soft TLB.
+ *
+ * A write tag is present only if the page's D bit is set and no vCPU holds
+ * translations of the page; leaf_may_write and pages_protect (pages.c) agree
+ * on that without a lock: each sets its own bit before it reads the other's.
+ */
+#include "engine/translator/leaf/leaf_mmu.h"
+
+static inline unsigned
+leaf_index(u64 linear)
+{
+	return (unsigned)(linear >> 12) & (TLB_SIZE - 1);
+}
+
+static void *
+leaf_walk_entry(void *opaque, u64 gpa)
+{
+	struct vcpu *v = opaque;
+	u64 ram = engine_ram_offset(v->engine, gpa);
+
+	return ram == UINT64_MAX ? NULL : v->engine->ram + ram;
+}
+
+static void
+leaf_mark_dirty(struct engine *e, u64 ram)
+{
+	if (unlikely(e->dirty != NULL))
+		__atomic_fetch_or(&e->dirty[ram >> 18], BIT64((ram >> 12) & 63), __ATOMIC_RELAXED);
+}
+
+static void
+leaf_walk_written(void *opaque, u64 gpa, unsigned len)
+{
+	struct vcpu *v = opaque;
+
+	(void)len;
+	leaf_mark_dirty(v->engine, engine_ram_offset(v->engine, gpa));
+}
+
+void
+leaf_walk_context(struct vcpu *v, struct walk_context *ctx)
+{
+	ctx->cr0 = v->cr0;
+	ctx->cr3 = v->cr3;
+	ctx->cr4 = v->cr4;
+	ctx->efer = v->msr.efer;
+	for (int i = 0; i < 4; i++)
+		ctx->pdpte[i] = v->pdpte[i];
+	ctx->phys_mask = (1ull << v->model->phys_bits) - 1;
+	ctx->opaque = v;
+	ctx->entry = leaf_walk_entry;
+	ctx->written = leaf_walk_written;
+}
+
+unsigned
+leaf_walk_flags(const struct vcpu *v, const struct tlb *set)
+{
+	const struct translation *t = vcpu_translation(v);
+
+	if (set == t->sets[TLB_KERNEL])
+		return 0;
+	if (set == t->sets[TLB_KERNEL_USER])
+		return WALK_AC;
+	return WALK_USER;
+}
+
+bool
+leaf_may_write(struct vcpu *v, u64 ram)
+{
+	struct engine *e = v->engine;
+	u64 page = ram >> 12;
+	u16 bit = (u16)BIT(v->index);
+
+	if (!(__atomic_load_n(&e->page_writers[page], __ATOMIC_RELAXED) & bit))
+		__atomic_fetch_or(&e->page_writers[page], bit, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&e->page_code[page], __ATOMIC_SEQ_CST) != 0)
+		return false;
+	leaf_mark_dirty(e, ram);
+	return true;
+}
+
+/* Remembers where large pages are, so that INVLPG elsewhere stays precise. */
+static void
+leaf_note_large(struct tlb *set, u64 linear)
+{
+	u64 start = align_down(linear, 1ull << 30);
+
+	for (unsigned i = 0; i < set->large_count && i < TLB_LARGE; i++)
+		if (set->large[i] == start)
+			return;
+	if (set->large_count < TLB_LARGE)
+		set->large[set->large_count++] = start;
+	else
+		set->large_count = TLB_LARGE + 1;
+}
+
+static void
+leaf_note_nonglobal(struct tlb *set, unsigned index, bool exec)
+{
+	if (exec)
+		set->exec_nonglobal = true;
+	if (set->log_count < TLB_LOG)
+		set->log[set->log_count++] = (u16)index;
+	else
+		set->log_count = TLB_LOG + 1;
+}
+
+struct tlb_entry *
+leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, unsigned access)
+{
+	struct walk_context ctx;
+	struct walk_result r;
+	unsigned flags = leaf_walk_flags(v, set), index = leaf_index(linear);
+	struct tlb_entry *entry = &set->entry[index];
+	u64 page = align_down(linear, MEMORY_PAGE), ram, addend;
+
+	leaf_walk_context(v, &ctx);
+	if (walk(&ctx, linear, access | flags, &r) != 0)
+		return NULL;
+	ram = engine_ram_offset(v->engine, r.gpa);
+	if (ram == UINT64_MAX)
+		return NULL;
+	ram = align_down(ram, MEMORY_PAGE);
+	addend = (u64)(v->engine->ram + ram) - page;
+	if (entry->addend != addend ||
+	    (entry->read != page && entry->write != page && entry->exec != page))
+		*entry = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, addend};
+	if (access & WALK_EXEC)
+		entry->exec = page;
+	else
+		entry->read = page;
+	if ((access & WALK_WRITE) && leaf_may_write(v, ram))
+		entry->write = page;
+	if (r.page_size > MEMORY_PAGE && (v->cr0 & CR0_PG))
+		leaf_note_large(set, linear);
+	if (access & WALK_EXEC)
+		set->exec_seen[index / 64] |= BIT64(index % 64);
+	if (!r.global && !(flags & WALK_USER))
+		leaf_note_nonglobal(set, index, (access & WALK_EXEC) != 0);
+	return entry;
+}
+
+static u8 *
+leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned write)
+{
+	struct tlb_entry *entry = &set->entry[leaf_index(linear)];
+	u64 page = align_down(linear, MEMORY_PAGE);
+
+	if ((linear & 4095) + len > 4096)
+		return NULL;
+	if (likely((write ? entry->write : entry->read) == page))
+		return (u8 *)(linear + entry->addend);
+	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
+		return NULL;
+	if (unlikely(v->dr7 & 0xff) && set->entry == vcpu_translation(v)->tlb)
+		return NULL;
+	entry = leaf_fill(v, set, linear, write ? WALK_WRITE : 0);
+	if (!entry || (write ? entry->write : entry->read) != page)
+		return NULL;
+	return (u8 *)(linear + entry->addend);
+}
+
+u8 *
+leaf_host(struct vcpu *v, u64 linear, unsigned len, unsigned write)
+{
+	return leaf_host_in(v, leaf_current_set(v), linear, len, write);
+}
+
+u8 *
+leaf_host_system(struct vcpu *v, u64 linear, unsigned len, unsigned write)
+{
+	struct translation *t = vcpu_translation(v);
+	bool smap = (v->cr4 & CR4_SMAP) != 0;
+
+	return leaf_host_in(v, t->sets[smap ? TLB_KERNEL : TLB_KERNEL_USER], linear, len, write);
+}
+
+u64
+leaf_code(struct vcpu *v, u64 linear)
+{
+	struct tlb *set = leaf_current_set(v);
+	struct tlb_entry *entry = &set->entry[leaf_index(linear)];
+	u64 page = align_down(linear, MEMORY_PAGE);
+
+	if (entry->exec != page) {
+		if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
+			return UINT64_MAX;
+		entry = leaf_fill(v, set, linear, WALK_EXEC);
+		if (!entry)
+			return UINT64_MAX;
+	}
+	return linear + entry->addend - (u64)v->engine->ram;
+}
+
+u8 *
+leaf_access(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+	unsigned write = (t->access & ACCESS_WRITE) != 0;
+
+	if (t->access & ACCESS_OFFSET)
+		return NULL;
+	if (unlikely(t->mode & (MODE_ALIGN | MODE_SINGLE)))
+		return NULL;
+	return leaf_host(v, t->linear, (unsigned)t->access & ACCESS_SIZE, write);
+}

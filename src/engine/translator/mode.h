@@ -1,0 +1,16 @@
+/*
+ * From the vCPU's registers to what translated code depends on: the mode key,
+ * the TLB set and jump cache in use, segment limits (leaf/leaf_mode.c).
+ */
+#ifndef TRANSLATOR_MODE_H
+#define TRANSLATOR_MODE_H
+
+#include "engine/translator/translation.h"
+
+/* Chooses t->tlb and t->jumps for the current privilege and address space. */
+void mode_select(struct vcpu *v);
+
+/* Empties a jump cache. */
+void mode_clear_jumps(struct jump_cache *jumps);
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * Pages that hold translated code, across the vCPUs of a VM, and the mail by
+ * which vCPUs tell each other what to drop.
+ */
+#ifndef TRANSLATOR_PAGES_H
+#define TRANSLATOR_PAGES_H
+
+#include "engine/translator/translation.h"
+
+/* RAM offset of the code byte at LINEAR, or UINT64_MAX with the fault recorded. */
+u64 pages_fetch(struct vcpu *v, u64 linear);
+
+/* Before the page of RAM is read for translation: marks it as this vCPU's code and waits until
+ * no vCPU can store to it unseen. */
+void pages_protect(struct vcpu *v, u64 ram);
+
+/* [ram, ram + len) of a page was, or is about to be, written: its translations go. */
+void pages_written(struct vcpu *v, u64 ram, u64 len);
+/* The same from a thread that is no vCPU's. */
+void pages_written_by_host(struct engine *e, u64 ram, u64 len);
+
+/* Reads the vCPU's mail. */
+void pages_mail(struct vcpu *v);
+void pages_post(struct vcpu *to, enum mail_kind kind, u64 page);
+
+/* Asks a vCPU to leave guest code at its next poll. Any thread. */
+void pages_kick(struct vcpu *v);
+/* The same, and wakes it if it sleeps in HLT. Any thread. */
+void pages_wake(struct vcpu *v);
+
+#endif

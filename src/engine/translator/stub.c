@@ -1,0 +1,251 @@
+/*
+ * Entering and leaving guest code. Vector state stays in the host's registers
+ * across leaf calls; stub.enter loads it and leaving saves it, with MXCSR and
+ * the x87 control word put back to what C expects.
+ */
+#include "engine/translator/stub.h"
+
+#include "engine/translator/leaf/leaf_mmu.h"
+
+void
+stub_save_flags(struct translation *t, struct emit *e)
+{
+	emit_mov(e, T2, RAX);
+	emit8(e, 0x9f); /* lahf */
+	emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0); /* seto al */
+	emit8(e, 0x66), emit8(e, 0x89), emit_rip(e, RAX, &t->flags, 0);
+	emit_mov(e, RAX, T2);
+}
+
+void
+stub_load_flags(struct translation *t, struct emit *e)
+{
+	emit_mov(e, T2, RAX);
+	emit8(e, 0x0f), emit8(e, 0xb7), emit_rip(e, RAX, &t->flags, 0); /* movzx eax, word */
+	emit8(e, 0x04), emit8(e, 0x7f);				       /* add al, 0x7f */
+	emit8(e, 0x9e);						       /* sahf */
+	emit_mov(e, RAX, T2);
+}
+
+static void
+stub_store_gprs(struct vcpu *v, struct emit *e, unsigned mask)
+{
+	for (unsigned r = 0; r < CPU_GPRS; r++)
+		if (mask & BIT(r) & ~(unsigned)HOMED_MASK)
+			emit_store_var(e, &v->gpr[r], r);
+}
+
+static void
+stub_load_gprs(struct vcpu *v, struct emit *e, unsigned mask)
+{
+	for (unsigned r = 0; r < CPU_GPRS; r++)
+		if (mask & BIT(r) & ~(unsigned)HOMED_MASK)
+			emit_load_var(e, r, &v->gpr[r]);
+}
+
+enum {
+	/* Not preserved by a C function, and RSP. */
+	STUB_CALLER = BIT(RAX) | BIT(RCX) | BIT(RDX) | BIT(RSI) | BIT(RDI) | BIT(R8) | BIT(R9) |
+		      BIT(R10) | BIT(RSP),
+	STUB_CALLEE = BIT(RBX) | BIT(RBP) | BIT(R12) | BIT(R13),
+	STUB_ALL = STUB_CALLER | STUB_CALLEE,
+};
+
+static const u32 stub_mxcsr = 0x1f80;
+static const u16 stub_fcw = 0x37f;
+
+/* XSAVE64 (4) or XRSTOR64 (5) of x87, SSE and AVX at v->xsave. Spoils RAX, RDX. */
+static void
+stub_xstate(struct vcpu *v, struct emit *e, unsigned op)
+{
+	emit_mov_imm32(e, RAX, 7);
+	emit_alu(e, ALU_XOR, false, RDX, RDX);
+	emit8(e, 0x48), emit8(e, 0x0f), emit8(e, 0xae), emit_rip(e, op, v->xsave, 0);
+}
+
+static void
+stub_make_enter(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+	static const u8 pushes[] = {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57,
+				    0x48, 0x83, 0xec, 0x08}; /* rbx rbp r12-r15; sub rsp, 8 */
+
+	t->stub.enter = emit_rx(e);
+	for (unsigned i = 0; i < sizeof(pushes); i++)
+		emit8(e, pushes[i]);
+	emit_store_var(e, &t->host_rsp, RSP);
+	stub_xstate(v, e, 5);
+	stub_load_flags(t, e);
+	stub_load_gprs(v, e, STUB_ALL);
+	emit_load_var(e, T0, &t->t0);
+	emit_jmp_var(e, &t->resume);
+}
+
+/* Registers but for those in SAVED are stored, then back to C. */
+static void
+stub_make_leave(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+	static const u8 pops[] = {0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41,
+				  0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3};
+	const u8 *mxcsr, *fcw;
+
+	mxcsr = emit_rx(e);
+	emit32(e, stub_mxcsr);
+	fcw = emit_rx(e);
+	emit32(e, stub_fcw);
+	t->stub.leave_r = emit_rx(e);
+	stub_save_flags(t, e);
+	t->stub.leave_m = emit_rx(e);
+	stub_store_gprs(v, e, STUB_ALL);
+	emit_load_var(e, RSP, &t->host_rsp);
+	stub_xstate(v, e, 4);
+	emit8(e, 0x0f), emit8(e, 0xae), emit_rip(e, 2, mxcsr, 0); /* ldmxcsr */
+	emit8(e, 0xdb), emit8(e, 0xe3);				  /* fninit */
+	emit8(e, 0xd9), emit_rip(e, 5, fcw, 0);			  /* fldcw */
+	for (unsigned i = 0; i < sizeof(pops); i++)
+		emit8(e, pops[i]);
+}
+
+static void
+stub_make_leave_signal(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+
+	t->stub.leave_signal = emit_rx(e);
+	emit_mov(e, T2, RAX);
+	emit8(e, 0x9f);
+	emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0);
+	emit8(e, 0x66), emit8(e, 0x89), emit_rip(e, RAX, &t->flags_r, 0);
+	emit_mov(e, RAX, T2);
+	emit_store_var_imm32(e, &t->reason, LEAVE_SIGNAL);
+	emit_jmp(e, t->stub.leave_m);
+}
+
+/* Calls FN(v) with registers of MASK in v->gpr. Result in RAX, flags of a test of it. */
+static void
+stub_call(struct vcpu *v, struct emit *e, const void *fn, unsigned mask)
+{
+	struct translation *t = vcpu_translation(v);
+
+	stub_store_gprs(v, e, mask);
+	emit_load_var(e, RSP, &t->host_rsp);
+	emit_lea_rip(e, RDI, v);
+	emit_mov_imm(e, RAX, (u64)fn);
+	emit_call_reg(e, RAX);
+	emit8(e, 0x48), emit8(e, 0x85), emit8(e, 0xc0); /* test rax, rax */
+}
+
+/* From a leaf call to leaving for REASON (or the one the leaf set, if < 0). */
+static void
+stub_give_up(struct vcpu *v, struct emit *e, int reason)
+{
+	struct translation *t = vcpu_translation(v);
+
+	if (reason >= 0)
+		emit_store_var_imm32(e, &t->reason, (u32)reason);
+	stub_load_gprs(v, e, STUB_CALLER);
+	emit_jmp(e, t->stub.leave_m);
+}
+
+/* T0 = linear (or offset), T1 = access, T2 = site. */
+static void
+stub_make_miss(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+	u8 *slow;
+
+	t->stub.miss = emit_rx(e);
+	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->linear, T0);
+	emit_store_var(e, &t->access, T1);
+	stub_call(v, e, (const void *)leaf_access, STUB_CALLER);
+	slow = emit_jcc(e, CC_E, emit_rx(e));
+	emit_mov(e, T0, RAX);
+	stub_load_gprs(v, e, STUB_CALLER);
+	emit_jmp_var(e, &t->site);
+	emit_patch(e, slow, emit_rx(e));
+	stub_give_up(v, e, LEAVE_ACCESS);
+}
+
+/* T1 = access, T2 = where to go on: the bounce buffer holds what is to be stored. */
+static void
+stub_make_commit(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+
+	t->stub.commit_r = emit_rx(e);
+	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->access, T1);
+	emit_store_var_imm32(e, &t->reason, LEAVE_COMMIT);
+	emit_jmp(e, t->stub.leave_r);
+	t->stub.commit_m = emit_rx(e);
+	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->access, T1);
+	emit_store_var_imm32(e, &t->reason, LEAVE_COMMIT);
+	emit_jmp(e, t->stub.leave_m);
+}
+
+/* A leaf that answers where to go on. */
+static void
+stub_make_go(struct vcpu *v, struct emit *e, const void *fn, int reason, unsigned mask)
+{
+	struct translation *t = vcpu_translation(v);
+	u8 *slow;
+
+	stub_call(v, e, fn, mask);
+	slow = emit_jcc(e, CC_E, emit_rx(e));
+	emit_store_var(e, &t->resume, RAX);
+	stub_load_gprs(v, e, mask);
+	emit_jmp_var(e, &t->resume);
+	emit_patch(e, slow, emit_rx(e));
+	if (mask == STUB_ALL)
+		stub_load_gprs(v, e, STUB_CALLEE);
+	stub_give_up(v, e, reason);
+}
+
+static void
+stub_make_leaves(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+
+	/* T1 = struct link */
+	t->stub.link_r = emit_rx(e);
+	stub_save_flags(t, e);
+	t->stub.link_m = emit_rx(e);
+	emit_store_var(e, &t->link, T1);
+	stub_make_go(v, e, (const void *)leaf_link, LEAVE_LINK, STUB_CALLER);
+	/* T0 = linear address to go on at */
+	t->stub.jump = emit_rx(e);
+	emit_store_var(e, &t->linear, T0);
+	stub_make_go(v, e, (const void *)leaf_jump, LEAVE_JUMP, STUB_CALLER);
+	/* T0 = struct helper_site */
+	t->stub.helper = emit_rx(e);
+	emit_store_var(e, &t->helper, T0);
+	emit_store_var_imm32(e, &t->reason, LEAVE_HELPER);
+	emit_jmp(e, t->stub.leave_m);
+	/* the same, T2 = code behind the instruction (flags in M there) */
+	t->stub.leaf_helper = emit_rx(e);
+	emit_store_var(e, &t->helper, T0);
+	emit_store_var(e, &t->site, T2);
+	stub_make_go(v, e, (const void *)leaf_helper, -1, STUB_ALL);
+}
+
+void
+stub_make(struct vcpu *v, struct emit *e)
+{
+	stub_make_enter(v, e);
+	stub_make_leave(v, e);
+	stub_make_leave_signal(v, e);
+	stub_make_miss(v, e);
+	stub_make_commit(v, e);
+	stub_make_leaves(v, e);
+}
+
+void
+stub_run(struct translation *t)
+{
+	void (*enter)(void) = (void (*)(void))(u64)t->stub.enter;
+
+	enter();
+}

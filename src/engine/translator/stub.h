@@ -1,0 +1,24 @@
+/*
+ * The fixed pieces of machine code through which guest code is entered and
+ * left; made once per vCPU at the start of its code cache.
+ */
+#ifndef TRANSLATOR_STUB_H
+#define TRANSLATOR_STUB_H
+
+#include "engine/translator/emit.h"
+#include "engine/translator/translation.h"
+
+/* Emits all stubs and fills t->stub. */
+void stub_make(struct vcpu *v, struct emit *e);
+
+/* Flags from RFLAGS to M and back; both spoil T2 only. */
+void stub_save_flags(struct translation *t, struct emit *e);
+void stub_load_flags(struct translation *t, struct emit *e);
+
+/* Runs guest code from t->resume until something leaves it (t->reason). */
+void stub_run(struct translation *t);
+
+/* Vector state of the guest: out of the host's registers (then C may use them), and in. */
+void stub_save_xstate(struct vcpu *v);
+
+#endif

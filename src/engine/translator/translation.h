@@ -1,0 +1,315 @@
+/*
+ * The translator's half of a vCPU: soft TLBs, jump caches, code cache, and the
+ * variables that translated code reaches RIP-relative. It lies in one mapping
+ * together with struct vcpu and the code, so that all are within 2 GiB:
+ *
+ *	struct vcpu | struct translation | TLBs and jump caches | code (executable view)
+ *
+ * Register convention of translated code: guest registers are in the host
+ * register of the same number, but for the three in T0, T1, T2, whose guest
+ * values live in vcpu.gpr[] at all times; T0 to T2 are scratch.  Arithmetic
+ * flags are in RFLAGS ("R"), or in `flags` ("M"), or both, or dead; a block's
+ * entry takes them in M, its inner entry in R.
+ *
+ * Everything here is touched by the vCPU's own thread only, except what says [a]
+ * (atomic, any thread) or [m] (under mail.lock).
+ */
+#ifndef TRANSLATOR_TRANSLATION_H
+#define TRANSLATOR_TRANSLATION_H
+
+#include <pthread.h>
+
+#include "base/types.h"
+#include "engine/translator/vcpu.h"
+
+enum { T0 = 15, T1 = 14, T2 = 11 };
+#define HOMED_MASK (BIT(15) | BIT(14) | BIT(11))
+
+enum {
+	TLB_BITS = 9,
+	TLB_SIZE = 1 << TLB_BITS,
+	JUMP_BITS = 11,
+	JUMP_SIZE = 1 << JUMP_BITS,
+	TLB_SLOTS = 16, /* address spaces of user mode kept at once */
+	TLB_LARGE = 16,
+	TLB_LOG = 64,
+	BLOCK_HASH = 1 << 15,
+	MAIL_MAX = 64,
+	BOUNCE_SIZE = 1024,
+};
+
+/* A tag is the linear page with bits 0-11 zero, or TLB_NONE. */
+#define TLB_NONE (~0ull)
+
+struct tlb_entry {
+	u64 read, write, exec; /* tags */
+	u64 addend;	       /* host address - linear address */
+};
+
+struct jump_cache {
+	u64 linear[JUMP_SIZE]; /* 1 where empty: no odd hash collides, see leaf_jump.c */
+	const u8 *code[JUMP_SIZE];
+};
+
+/* One set of translations: kernel without or with access to user pages, or one
+ * user address space. */
+struct tlb {
+	struct tlb_entry entry[TLB_SIZE];
+	u64 exec_seen[TLB_SIZE / 64]; /* indices from which code was ever fetched: jumps depend on them */
+	u64 large[TLB_LARGE];	      /* start of a 1 GiB range with large pages in it */
+	unsigned large_count;	      /* TLB_LARGE + 1: anywhere */
+	u16 log[TLB_LOG];	      /* kernel sets: indices of non-global entries */
+	unsigned log_count;	      /* TLB_LOG + 1: too many */
+	bool exec_nonglobal;
+	u64 key; /* user sets: what address space, TLB_NONE if free */
+	u64 used; /* for eviction */
+	u32 jumps_mode;
+	struct jump_cache *jumps;
+};
+
+enum { TLB_KERNEL, TLB_KERNEL_USER, TLB_USER_FIRST, TLB_SETS = TLB_USER_FIRST + TLB_SLOTS };
+
+/* Why guest code was left. */
+enum leave_reason {
+	LEAVE_JUMP,   /* `linear` is where to go on */
+	LEAVE_LINK,   /* `link` is to be followed */
+	LEAVE_ACCESS, /* a memory access that the TLB cannot serve: access, linear, site */
+	LEAVE_COMMIT, /* a store that was made to the bounce buffer: access, linear, site */
+	LEAVE_HELPER, /* helper: a full helper is to run */
+	LEAVE_SIGNAL, /* signal_pc, signal_trap: a fault or poll in translated code */
+};
+
+/* What an access descriptor says. */
+enum {
+	ACCESS_SIZE = 0x3ff,
+	ACCESS_READ = BIT(10),
+	ACCESS_WRITE = BIT(11),
+	ACCESS_SEG_SHIFT = 12, /* 3 bits */
+	ACCESS_OFFSET = BIT(15), /* `linear` is still an offset into the segment */
+	ACCESS_INSN_SHIFT = 16,	 /* 8 bits: number of the instruction in its block */
+	ACCESS_LOCK = BIT(24),
+};
+
+/* The mode in which code is translated. */
+enum {
+	MODE_CODE64 = BIT(0),
+	MODE_CODE32 = BIT(1),
+	MODE_STACK32 = BIT(2),
+	MODE_FLAT_DATA = BIT(3), /* DS, ES, SS: base 0, limit 4 GiB, writable */
+	MODE_FLAT_CODE = BIT(4),
+	MODE_NO_X87 = BIT(5),	 /* CR0.EM or TS */
+	MODE_NO_SSE = BIT(6),	 /* #UD: EM, or no OSFXSR */
+	MODE_TS = BIT(7),
+	MODE_NO_AVX = BIT(8),	 /* OSXSAVE, XCR0 */
+	MODE_SINGLE = BIT(9),	 /* one instruction a block, no links */
+	MODE_ALIGN = BIT(10),	 /* CR0.AM, AC and CPL 3 */
+	MODE_PROTECTED = BIT(11),
+};
+
+/* Where flags are. */
+enum { FLAGS_R = 1, FLAGS_M = 2 };
+
+/* A place in a block's code where a fault or poll may strike. */
+struct site {
+	u16 host;  /* offset from the block's code */
+	u16 guest; /* offset in the page of the instruction, or where a poll goes on */
+	u8 flags;  /* where flags are */
+	bool poll;
+};
+
+struct block;
+
+/* A direct jump inside one page, waiting for its target or patched to it. */
+struct link {
+	u8 *place;	  /* of the displacement, written view */
+	const u8 *stub;	  /* where it goes while not linked */
+	struct link *next; /* links into the same block */
+	u16 target;	  /* page offset */
+	bool to_r;	  /* flags are in R: enter there */
+};
+
+/* An instruction served by C. */
+struct helper_site {
+	struct insn in;
+	helper_fn *fn;
+	helper_fn *leaf; /* fast version, or NULL */
+	u16 guest;	 /* page offset */
+};
+
+struct block {
+	u64 ram;  /* RAM offset of the first byte */
+	u64 ram2; /* of the second page, if an instruction crosses; else UINT64_MAX */
+	struct block *hash_next;
+	struct block *page_next[2];
+	struct link *incoming;
+	u8 *code;	 /* written view */
+	const u8 *entry; /* executable view: with flags in M */
+	const u8 *entry_r; /* with flags in RFLAGS */
+	u32 code_len;
+	u32 mode;
+	u16 guest, guest_len; /* page offset and length of the guest code */
+	u8 insns;
+	bool dead;
+	u16 site_count;
+	struct site *sites;
+	u16 *insn_at; /* insns + 1 offsets from the block's start */
+};
+
+struct mail {
+	enum mail_kind { MAIL_DROP_CODE, MAIL_DROP_WRITES, MAIL_INIT, MAIL_SIPI } kind;
+	u64 page;
+};
+
+struct translation {
+	/* Reached by translated code. */
+	u64 page_va; /* linear address of the page in which guest code runs */
+	const u8 *poll; /* [a] what it points to is loaded at back edges; NULL when kicked */
+	u16 flags;	/* M: AH as LAHF gives it, AL = OF */
+	u16 flags_r;	/* RFLAGS when a signal struck, same form */
+	struct tlb_entry *tlb;
+	struct jump_cache *jumps;
+	u64 host_rsp;
+	u64 t0;	    /* T0 on entry */
+	u64 tmp;
+	const u8 *site;	  /* where to go on after a leaf or slow path */
+	const u8 *resume; /* where stub_enter goes */
+	u64 linear;
+	u64 access;
+	u64 seg_read_end[CPU_SEGMENTS]; /* offset at or above which an access is not simply allowed */
+	u64 seg_write_end[CPU_SEGMENTS];
+	struct link *link;
+	struct helper_site *helper;
+	u32 reason;
+	u32 mode;
+	u32 irq_waiting; /* an interrupt could be taken if only IF were set */
+	u8 bounce[BOUNCE_SIZE] ALIGNED(64);
+
+	/* The rest. */
+	u8 poll_word;	   /* what `poll` points to when not kicked */
+	u32 in_guest;	   /* [a] between entering and leaving run: others must wait for acknowledgements */
+	u64 signal_pc;
+	int signal_trap;
+	bool xstate_live;  /* vector state is in the host's registers */
+	bool block_died;   /* the block that runs was dropped: leave it after this instruction */
+	u64 watch_hits;	   /* DR6 bits of data breakpoints hit by the instruction */
+	struct tlb *sets[TLB_SETS];
+	unsigned user_set; /* index of the current user set */
+	u64 tick;
+
+	u8 *region;	 /* the whole mapping */
+	size_t region_size;
+	int code_fd;
+	u8 *code_rw;	 /* written view */
+	const u8 *code_rx;
+	size_t code_size, code_stubs, code_used;
+	u8 *arena; /* block records */
+	size_t arena_size, arena_used;
+	struct block **hash;
+	struct block **page_blocks; /* by RAM page */
+	struct block **by_address;  /* all blocks in order of their code */
+	size_t block_count, block_max;
+	u64 flushes;
+
+	struct {
+		const u8 *enter, *leave_r, *leave_m, *leave_signal;
+		const u8 *miss, *commit_r, *commit_m;
+		const u8 *link_r, *link_m, *jump, *helper, *leaf_helper;
+	} stub;
+
+	struct {
+		pthread_mutex_t lock;
+		pthread_cond_t wake; /* halted vCPUs wait here */
+		struct mail queue[MAIL_MAX];
+		unsigned count;	 /* [m] */
+		u64 posted, done; /* [m] */
+		bool kick;	 /* [m] engine_kick */
+		bool overflow;	 /* [m] */
+	} mail;
+
+	bool timer_armed;
+	u64 timer_deadline;
+	void *timer; /* timer_t */
+	bool answer_due;    /* the last exit was a question: its answer comes with the next run */
+	bool writing_later; /* the last exit was a queued store */
+	bool halt_told;
+	u32 eoi[8]; /* level-triggered vectors that ended, not yet told to the machine */
+	bool eoi_any;
+	u64 mmio_writes_count, mmio_writes_next;
+	struct {
+		u64 gpa, data;
+		u8 size;
+	} mmio_writes[72];
+	u64 kvm_clock_version;
+};
+
+/* Shared by the vCPUs of one VM. */
+enum { VCPUS_MAX = 16 };
+
+struct engine {
+	struct memory *memory;
+	const struct cpu_model *model;
+	struct engine_config config;
+	unsigned vcpus;
+	struct vcpu *vcpu[VCPUS_MAX];
+	u8 *ram;
+	u64 ram_size, low_size;
+	u16 *page_code;	   /* [a] by RAM page: vCPUs that may hold translations of it */
+	u16 *page_writers; /* [a] vCPUs that may hold write entries to it */
+	u64 *dirty;	   /* [a] bitmap by RAM page, NULL while not tracked */
+	u32 extint;	   /* [a] the PIC's output */
+	pthread_mutex_t lock; /* notifies, routes */
+	struct engine_notify {
+		u64 gpa;
+		unsigned size;
+		int fd;
+	} notify[128];
+	unsigned notify_count;
+	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the machine */
+	pthread_mutex_t atomic; /* page-crossing locked accesses */
+	size_t code_cache; /* a vCPU's share */
+};
+
+static inline struct translation *
+vcpu_translation(const struct vcpu *v)
+{
+	return v->tr_state;
+}
+
+/* Whether somebody wants the vCPU to leave guest code. */
+static inline bool
+translation_kicked(const struct translation *t)
+{
+	return __atomic_load_n(&t->poll, __ATOMIC_SEQ_CST) == NULL;
+}
+
+/* RAM offset of GPA, or UINT64_MAX where there is no RAM. */
+static inline u64
+engine_ram_offset(const struct engine *e, u64 gpa)
+{
+	if (gpa < e->low_size)
+		return gpa;
+	if (gpa >= MEMORY_HIGH && gpa - MEMORY_HIGH < e->ram_size - e->low_size)
+		return gpa - MEMORY_HIGH + e->low_size;
+	return UINT64_MAX;
+}
+
+static inline u64
+engine_gpa(const struct engine *e, u64 ram_offset)
+{
+	return ram_offset < e->low_size ? ram_offset : ram_offset - e->low_size + MEMORY_HIGH;
+}
+
+/* M form of the arithmetic flags, and back. */
+static inline u16
+flags_to_m(u64 rflags)
+{
+	return (u16)((rflags & 0xd5) << 8 | 0x200 | ((rflags >> 11) & 1));
+}
+
+static inline u64
+flags_from_m(u16 m)
+{
+	return ((u64)(m >> 8) & 0xd5) | ((m & 1) ? RFLAGS_OF : 0u);
+}
+
+#endif
