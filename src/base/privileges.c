@@ -15,7 +15,7 @@
 static int
 privileges_drop_capabilities(void)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3];
 
 	/* Without CAP_SETPCAP the bounding set stays, and no_new_privs makes it moot. */
@@ -33,7 +33,7 @@ privileges_drop_capabilities(void)
 int
 privileges_drop(void)
 {
-	const struct rlimit no_core = { 0, 0 };
+	const struct rlimit no_core = {0, 0};
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;

@@ -68,30 +68,44 @@ static int
 biga_net_parse(struct biga_net_options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "frames", required_argument, NULL, 'f' },
-		{ "status", required_argument, NULL, 's' },
-		{ "forward", required_argument, NULL, 'w' },
-		{ "hostloop", no_argument, NULL, 'l' },
-		{ "no-ipv6", no_argument, NULL, '4' },
-		{ "hostname", required_argument, NULL, 'n' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+		{"frames", required_argument, NULL, 'f'},
+		{"status", required_argument, NULL, 's'},
+		{"forward", required_argument, NULL, 'w'},
+		{"hostloop", no_argument, NULL, 'l'},
+		{"no-ipv6", no_argument, NULL, '4'},
+		{"hostname", required_argument, NULL, 'n'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
-		case 'f': o->frames = biga_net_descriptor(optarg); break;
-		case 's': o->status = biga_net_descriptor(optarg); break;
+		case 'f':
+			o->frames = biga_net_descriptor(optarg);
+			break;
+		case 's':
+			o->status = biga_net_descriptor(optarg);
+			break;
 		case 'w':
 			if (biga_net_add_forward(o, optarg) < 0)
 				return -EINVAL;
 			break;
-		case 'l': o->config.host_loopback = true; break;
-		case '4': o->config.ipv6 = false; break;
-		case 'n': o->config.hostname = optarg; break;
-		case 'h': fputs(biga_net_usage, stdout); return 1;
-		default: fputs(biga_net_usage, stderr); return -EINVAL;
+		case 'l':
+			o->config.host_loopback = true;
+			break;
+		case '4':
+			o->config.ipv6 = false;
+			break;
+		case 'n':
+			o->config.hostname = optarg;
+			break;
+		case 'h':
+			fputs(biga_net_usage, stdout);
+			return 1;
+		default:
+			fputs(biga_net_usage, stderr);
+			return -EINVAL;
 		}
 	}
 	return optind == argc ? 0 : -EINVAL;
@@ -154,7 +168,7 @@ biga_net_serve(struct biga_net_options *o)
 int
 main(int argc, char **argv)
 {
-	struct biga_net_options o = { .frames = -1, .status = -1, .config.ipv6 = true };
+	struct biga_net_options o = {.frames = -1, .status = -1, .config.ipv6 = true};
 	int rc;
 
 	o.config.forwards = o.forwards;
@@ -162,7 +176,8 @@ main(int argc, char **argv)
 	if (rc != 0)
 		return rc < 0 ? 2 : 0;
 	if (biga_net_check_socket(o.frames) < 0) {
-		log_error("--frames needs a SOCK_SEQPACKET socket's descriptor; `biga run --net user` "
+		log_error("--frames needs a SOCK_SEQPACKET socket's descriptor; `biga run --net "
+			  "user` "
 			  "passes one");
 		return 2;
 	}

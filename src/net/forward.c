@@ -19,8 +19,8 @@ net_address_length(const union net_address *address)
 u16
 net_address_port(const union net_address *address)
 {
-	return ntohs(address->any.sa_family == AF_INET6 ? address->v6.sin6_port :
-							  address->v4.sin_port);
+	return ntohs(address->any.sa_family == AF_INET6 ? address->v6.sin6_port
+							: address->v4.sin_port);
 }
 
 static bool
@@ -71,7 +71,7 @@ forward_parse_end(char *text, union net_address *address, bool *empty)
 		return false;
 	*empty = colon == NULL || colon == text;
 	if (*empty)
-		return forward_set_v4(address, (struct in_addr){ 0 }, port), true;
+		return forward_set_v4(address, (struct in_addr){0}, port), true;
 	*colon = '\0';
 	if (text[0] == '[' && colon > text + 1 && colon[-1] == ']') {
 		colon[-1] = '\0';
@@ -118,7 +118,8 @@ net_forward_parse(struct net_forward *forward, const char *text, const char **wh
 	if (dash == NULL)
 		return -EINVAL;
 	*dash = '\0';
-	*why = "the host's side must be HOSTADDR:PORT, with a numeric address and a port from 1 to 65535";
+	*why = "the host's side must be HOSTADDR:PORT, with a numeric address and a port from 1 to "
+	       "65535";
 	if (!forward_parse_end(copy + 4, &forward->host, &host_empty))
 		return -EINVAL;
 	*why = "the guest's side must be :PORT or ADDR:PORT, with a port from 1 to 65535";

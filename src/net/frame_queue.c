@@ -60,7 +60,7 @@ frame_queue_flush(struct frame_queue *queue, int socket)
 		for (unsigned i = 0; i < n; i++) {
 			struct frame_queue_entry *entry = frame_queue_at(queue, i);
 
-			iov[i] = (struct iovec){ entry->bytes, entry->len };
+			iov[i] = (struct iovec){entry->bytes, entry->len};
 			messages[i].msg_hdr.msg_iov = &iov[i];
 			messages[i].msg_hdr.msg_iovlen = 1;
 		}

@@ -16,7 +16,8 @@ sandbox_limit_families(scmp_filter_ctx filter)
 	const u32 refuse = SCMP_ACT_ERRNO(EAFNOSUPPORT);
 	int rc;
 
-	rc = seccomp_rule_add(filter, refuse, SCMP_SYS(socket), 1, SCMP_A0_32(SCMP_CMP_LT, AF_INET));
+	rc = seccomp_rule_add(filter, refuse, SCMP_SYS(socket), 1,
+			      SCMP_A0_32(SCMP_CMP_LT, AF_INET));
 	if (rc == 0)
 		rc = seccomp_rule_add(filter, refuse, SCMP_SYS(socket), 1,
 				      SCMP_A0_32(SCMP_CMP_GT, AF_INET6));
@@ -49,13 +50,31 @@ int
 net_sandbox(void)
 {
 	static const int refused[] = {
-		SCMP_SYS(execve), SCMP_SYS(execveat), SCMP_SYS(fork), SCMP_SYS(vfork),
-		SCMP_SYS(ptrace), SCMP_SYS(process_vm_readv), SCMP_SYS(process_vm_writev),
-		SCMP_SYS(pidfd_getfd), SCMP_SYS(bpf), SCMP_SYS(perf_event_open),
-		SCMP_SYS(io_uring_setup), SCMP_SYS(userfaultfd), SCMP_SYS(keyctl),
-		SCMP_SYS(add_key), SCMP_SYS(mount), SCMP_SYS(unshare), SCMP_SYS(setns),
-		SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(rename), SCMP_SYS(renameat),
-		SCMP_SYS(renameat2), SCMP_SYS(chmod), SCMP_SYS(fchmodat), SCMP_SYS(truncate),
+		SCMP_SYS(execve),
+		SCMP_SYS(execveat),
+		SCMP_SYS(fork),
+		SCMP_SYS(vfork),
+		SCMP_SYS(ptrace),
+		SCMP_SYS(process_vm_readv),
+		SCMP_SYS(process_vm_writev),
+		SCMP_SYS(pidfd_getfd),
+		SCMP_SYS(bpf),
+		SCMP_SYS(perf_event_open),
+		SCMP_SYS(io_uring_setup),
+		SCMP_SYS(userfaultfd),
+		SCMP_SYS(keyctl),
+		SCMP_SYS(add_key),
+		SCMP_SYS(mount),
+		SCMP_SYS(unshare),
+		SCMP_SYS(setns),
+		SCMP_SYS(unlink),
+		SCMP_SYS(unlinkat),
+		SCMP_SYS(rename),
+		SCMP_SYS(renameat),
+		SCMP_SYS(renameat2),
+		SCMP_SYS(chmod),
+		SCMP_SYS(fchmodat),
+		SCMP_SYS(truncate),
 	};
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
 	int rc;

@@ -26,7 +26,7 @@
 #include "net/frame_queue.h"
 
 enum {
-	USER_BATCH = 16,	   /* frames read at once */
+	USER_BATCH = 16, /* frames read at once */
 	USER_TIMERS = 8,
 	USER_QUEUE_LONG = 512,
 	USER_SOCKET_BUFFER = 4 << 20,
@@ -75,7 +75,8 @@ user_guest_error(const char *text, void *opaque)
 {
 	struct user_net *net = opaque;
 
-	log_once(net->told_guest_error, LOG_DEBUG, "network: the guest sent what cannot be: %s", text);
+	log_once(net->told_guest_error, LOG_DEBUG, "network: the guest sent what cannot be: %s",
+		 text);
 }
 
 static void *
@@ -88,7 +89,7 @@ user_timer_new(SlirpTimerId id, void *timer_opaque, void *opaque)
 
 		if (timer->used)
 			continue;
-		*timer = (struct user_timer){ true, id, timer_opaque, -1 };
+		*timer = (struct user_timer){true, id, timer_opaque, -1};
 		return timer;
 	}
 	return NULL;
@@ -180,7 +181,7 @@ user_add_poll(int fd, int events, void *opaque)
 		wanted |= POLLOUT;
 	if (events & SLIRP_POLL_PRI)
 		wanted |= POLLPRI;
-	net->polls[net->poll_count] = (struct pollfd){ .fd = fd, .events = wanted };
+	net->polls[net->poll_count] = (struct pollfd){.fd = fd, .events = wanted};
 	return (int)net->poll_count++;
 }
 
@@ -233,7 +234,7 @@ user_receive(struct user_net *net)
 
 	memset(messages, 0, sizeof(messages));
 	for (unsigned i = 0; i < USER_BATCH; i++) {
-		iov[i] = (struct iovec){ net->input + (size_t)i * NET_FRAME_MAX, NET_FRAME_MAX };
+		iov[i] = (struct iovec){net->input + (size_t)i * NET_FRAME_MAX, NET_FRAME_MAX};
 		messages[i].msg_hdr.msg_iov = &iov[i];
 		messages[i].msg_hdr.msg_iovlen = 1;
 	}
@@ -333,8 +334,8 @@ user_add_forward(struct user_net *net, const struct net_forward *f, char *why, s
 	int error;
 
 	errno = 0;
-	if (slirp_add_hostxfwd(net->slirp, &f->host.any, net_address_length(&f->host), &f->guest.any,
-			       net_address_length(&f->guest), flags) >= 0)
+	if (slirp_add_hostxfwd(net->slirp, &f->host.any, net_address_length(&f->host),
+			       &f->guest.any, net_address_length(&f->guest), flags) >= 0)
 		return 0;
 	error = errno ? errno : EINVAL;
 	user_address_text(&f->host, host, sizeof(host));

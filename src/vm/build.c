@@ -8,7 +8,7 @@
 
 #include "vm/vm.h"
 
-static const struct engine_ops *const build_engines[] = { &engine_translator };
+static const struct engine_ops *const build_engines[] = {&engine_translator};
 
 static const struct engine_ops *
 build_engine(const char *name)
@@ -30,7 +30,9 @@ build_model(struct vm *vm, char *why, size_t why_size)
 		snprintf(why, why_size, "there is no CPU model \"%s\"; use x86-64-v2 or x86-64-v3",
 			 vm->config.cpu_model);
 	else if (rc == -ENOTSUP)
-		snprintf(why, why_size, "this host's CPU has no %s, which CPU model %s needs; use --cpu-model x86-64-v2",
+		snprintf(why, why_size,
+			 "this host's CPU has no %s, which CPU model %s needs; use --cpu-model "
+			 "x86-64-v2",
 			 missing, vm->config.cpu_model);
 	else if (rc < 0)
 		snprintf(why, why_size, "the CPU model cannot be made: %s", strerror(-rc));
@@ -40,8 +42,8 @@ build_model(struct vm *vm, char *why, size_t why_size)
 static void
 build_streams(const struct vm *vm, struct machine_config *m)
 {
-	struct machine_stream console = { vm->resources.console, vm->resources.console };
-	const struct machine_stream none = { -1, -1 };
+	struct machine_stream console = {vm->resources.console, vm->resources.console};
+	const struct machine_stream none = {-1, -1};
 
 	m->serial = vm->config.console == VM_CONSOLE_SERIAL ? console : none;
 	m->console = vm->config.console == VM_CONSOLE_VIRTIO ? console : none;
@@ -54,11 +56,11 @@ build_disks(struct vm *vm, struct machine_config *m, char serials[][21])
 	m->disk_count = vm->config.disk_count;
 	for (unsigned i = 0; i < m->disk_count; i++) {
 		snprintf(serials[i], sizeof(serials[i]), "disk%u", i);
-		m->disks[i] = (struct machine_disk){ .fd = vm->resources.disks[i],
-						     .readonly = vm->config.disks[i].readonly,
-						     .device = MACHINE_DISK_VIRTIO,
-						     .engine = BLOCK_AUTO,
-						     .serial = serials[i] };
+		m->disks[i] = (struct machine_disk){.fd = vm->resources.disks[i],
+						    .readonly = vm->config.disks[i].readonly,
+						    .device = MACHINE_DISK_VIRTIO,
+						    .engine = BLOCK_AUTO,
+						    .serial = serials[i]};
 		vm->resources.disks[i] = -1; /* the machine takes it over */
 	}
 }
@@ -77,12 +79,12 @@ int
 build_machine(struct vm *vm, char *why, size_t why_size)
 {
 	const struct vm_config *c = &vm->config;
-	struct machine_config m = { .memory = c->memory,
-				    .vcpus = c->cpus,
-				    .code_cache = c->code_cache,
-				    .rng = true,
-				    .debug_exit = c->debug_exit,
-				    .testdev = c->testdev };
+	struct machine_config m = {.memory = c->memory,
+				   .vcpus = c->cpus,
+				   .code_cache = c->code_cache,
+				   .rng = true,
+				   .debug_exit = c->debug_exit,
+				   .testdev = c->testdev};
 	char serials[VM_DISKS_MAX][21];
 	int rc = build_model(vm, why, why_size);
 

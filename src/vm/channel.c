@@ -19,7 +19,7 @@ enum { CHANNEL_FDS = 64, CHANNEL_OUTPUT_MAX = 1 << 20, CHANNEL_SEND_MS = 5000 };
 
 struct channel {
 	int fd;
-	bool closed;  /* the peer's end; buffered lines may remain */
+	bool closed; /* the peer's end; buffered lines may remain */
 	size_t in_len;
 	size_t scanned; /* bytes of IN known to hold no newline */
 	char *out;
@@ -78,7 +78,7 @@ channel_pending(const struct channel *channel)
 static int
 channel_poll(const struct channel *channel, short events, int timeout_ms)
 {
-	struct pollfd p = { .fd = channel->fd, .events = events };
+	struct pollfd p = {.fd = channel->fd, .events = events};
 	int n;
 
 	do {
@@ -126,6 +126,8 @@ channel_queue(struct channel *channel, const char *text, size_t len)
 	size_t unsent = channel->out_len - channel->out_sent;
 	char *grown;
 
+	if (len == 0)
+		return 0;
 	if (unsent + len > CHANNEL_OUTPUT_MAX)
 		return -ENOBUFS;
 	if (unsent > 0)
@@ -216,8 +218,8 @@ channel_fill(struct channel *channel)
 static int
 channel_cut(struct channel *channel, json_t **message)
 {
-	char *newline = memchr(channel->in + channel->scanned, '\n',
-			       channel->in_len - channel->scanned);
+	char *newline =
+		memchr(channel->in + channel->scanned, '\n', channel->in_len - channel->scanned);
 	size_t len;
 
 	if (newline == NULL) {

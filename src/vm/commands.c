@@ -18,8 +18,8 @@ struct command_call {
 static int
 command_configure(struct vm *vm, struct command_call *call)
 {
-	int rc = vm_config_from_json(&vm->config, json_object_get(call->request, "config"), call->why,
-				     call->why_size);
+	int rc = vm_config_from_json(&vm->config, json_object_get(call->request, "config"),
+				     call->why, call->why_size);
 
 	if (rc == 0)
 		vm->phase = VM_CONFIGURED;
@@ -70,10 +70,10 @@ static int
 command_info(struct vm *vm, struct command_call *call)
 {
 	const struct vm_config *c = &vm->config;
-	json_t *info = json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->name, "hypervisor",
-				 c->hypervisor, "status", command_status_name(vm), "cpus",
-				 (int)c->cpus, "memory", (json_int_t)c->memory, "pid", (int)getpid(),
-				 "cpu-model", c->cpu_model);
+	json_t *info = json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->name,
+				 "hypervisor", c->hypervisor, "status", command_status_name(vm),
+				 "cpus", (int)c->cpus, "memory", (json_int_t)c->memory, "pid",
+				 (int)getpid(), "cpu-model", c->cpu_model);
 
 	if (info && vm->machine) {
 		json_object_set_new(info, "uptime-ns",
@@ -130,20 +130,21 @@ command_add_hex(json_t *object, const char *name, u64 value)
 static int
 command_registers(struct vm *vm, struct command_call *call)
 {
-	static const char *const gprs[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+	static const char *const gprs[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15"};
 	json_int_t index = json_integer_value(json_object_get(call->request, "vcpu"));
 	struct cpu_state state;
 	int rc;
 
 	if (index < 0 || index >= (json_int_t)vm->config.cpus) {
-		snprintf(call->why, call->why_size, "this VM has no such vcpu; they count from 0 to %u",
-			 vm->config.cpus - 1);
+		snprintf(call->why, call->why_size,
+			 "this VM has no such vcpu; they count from 0 to %u", vm->config.cpus - 1);
 		return -EINVAL;
 	}
 	rc = machine_vcpu_state(vm->machine, (unsigned)index, &state);
 	if (rc < 0) {
-		snprintf(call->why, call->why_size, "registers can be read only while the VM is paused; pause it");
+		snprintf(call->why, call->why_size,
+			 "registers can be read only while the VM is paused; pause it");
 		return rc;
 	}
 	for (unsigned i = 0; i < CPU_GPRS; i++)
@@ -166,28 +167,29 @@ static const struct command {
 	unsigned phases; /* in which it makes sense */
 	int (*run)(struct vm *vm, struct command_call *call);
 } commands[] = {
-	{ "configure", IN_NEW, command_configure },
-	{ "give", IN_CONFIGURED, command_give },
-	{ "start", IN_CONFIGURED, command_start },
-	{ "info", IN_CONFIGURED | IN_BUILT, command_info },
-	{ "quit", IN_NEW | IN_CONFIGURED | IN_BUILT, command_quit },
-	{ "power-button", IN_BUILT, command_power_button },
-	{ "pause", IN_BUILT, command_pause },
-	{ "resume", IN_BUILT, command_resume },
-	{ "registers", IN_BUILT, command_registers },
+	{"configure", IN_NEW, command_configure},
+	{"give", IN_CONFIGURED, command_give},
+	{"start", IN_CONFIGURED, command_start},
+	{"info", IN_CONFIGURED | IN_BUILT, command_info},
+	{"quit", IN_NEW | IN_CONFIGURED | IN_BUILT, command_quit},
+	{"power-button", IN_BUILT, command_power_button},
+	{"pause", IN_BUILT, command_pause},
+	{"resume", IN_BUILT, command_resume},
+	{"registers", IN_BUILT, command_registers},
 };
 
 int
 command_run(struct vm *vm, const char *name, const json_t *request, json_t *reply, char *why,
 	    size_t why_size)
 {
-	struct command_call call = { request, reply, why, why_size };
+	struct command_call call = {request, reply, why, why_size};
 
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
 		if (strcmp(commands[i].name, name) != 0)
 			continue;
 		if (!(commands[i].phases & BIT(vm->phase))) {
-			snprintf(why, why_size, "\"%s\" is not possible in this phase of the VM", name);
+			snprintf(why, why_size, "\"%s\" is not possible in this phase of the VM",
+				 name);
 			return -EBUSY;
 		}
 		return commands[i].run(vm, &call);

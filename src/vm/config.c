@@ -17,8 +17,7 @@ static const char *const vm_console_names[] = {
 	[VM_CONSOLE_VIRTIO] = "virtio",
 };
 
-static int PRINTF_LIKE(3, 4)
-config_refuse(char *why, size_t size, const char *fmt, ...)
+static int PRINTF_LIKE(3, 4) config_refuse(char *why, size_t size, const char *fmt, ...)
 {
 	va_list args;
 
@@ -31,7 +30,7 @@ config_refuse(char *why, size_t size, const char *fmt, ...)
 void
 vm_config_init(struct vm_config *config)
 {
-	static const u8 mac[6] = { 0x52, 0x54, 0x00, 0xb1, 0x9a, 0x01 };
+	static const u8 mac[6] = {0x52, 0x54, 0x00, 0xb1, 0x9a, 0x01};
 
 	memset(config, 0, sizeof(*config));
 	strcpy(config->name, "vm");
@@ -58,7 +57,8 @@ vm_config_clear(struct vm_config *config)
 bool
 vm_name_valid(const char *name)
 {
-	static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+	static const char set[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	size_t len = strlen(name);
 
 	return len > 0 && len < VM_NAME_MAX && strspn(name, set) == len && name[0] != '.' &&
@@ -90,10 +90,13 @@ config_check_sizes(const struct vm_config *c, char *why, size_t size)
 		return config_refuse(why, size, "%u CPUs are not possible; use 1 to %d", c->cpus,
 				     VM_CPUS_MAX);
 	if (c->memory < VM_MEMORY_MIN)
-		return config_refuse(why, size, "%llu bytes of memory are too few; use at least %lluM, for example 512M",
-				     (unsigned long long)c->memory, VM_MEMORY_MIN >> 20);
+		return config_refuse(
+			why, size,
+			"%llu bytes of memory are too few; use at least %lluM, for example 512M",
+			(unsigned long long)c->memory, VM_MEMORY_MIN >> 20);
 	if (c->memory > VM_MEMORY_MAX)
-		return config_refuse(why, size, "more than %lluG of memory is not possible; use less",
+		return config_refuse(why, size,
+				     "more than %lluG of memory is not possible; use less",
 				     VM_MEMORY_MAX >> 30);
 	if (c->memory % VM_MEMORY_UNIT)
 		return config_refuse(why, size, "memory must be whole MiB; use for example %lluM",
@@ -111,18 +114,25 @@ vm_config_check(const struct vm_config *c, char *why, size_t size)
 	int rc;
 
 	if (!vm_name_valid(c->name))
-		return config_refuse(why, size, "the name may have up to %d letters, digits and . _ -, and begin with a letter or digit",
+		return config_refuse(why, size,
+				     "the name may have up to %d letters, digits and . _ -, and "
+				     "begin with a letter or digit",
 				     VM_NAME_MAX - 1);
 	rc = config_check_sizes(c, why, size);
 	if (rc < 0)
 		return rc;
 	if (c->kernel == NULL)
-		return config_refuse(why, size, "no kernel: booting a disk by firmware is not built yet; give --kernel FILE");
+		return config_refuse(why, size,
+				     "no kernel: booting a disk by firmware is not built yet; give "
+				     "--kernel FILE");
 	if (c->append && strlen(c->append) >= VM_APPEND_MAX)
-		return config_refuse(why, size, "the kernel's command line is longer than %d bytes; shorten it",
-				     VM_APPEND_MAX - 1);
+		return config_refuse(
+			why, size, "the kernel's command line is longer than %d bytes; shorten it",
+			VM_APPEND_MAX - 1);
 	if (c->mac[0] & 1)
-		return config_refuse(why, size, "the MAC address is a multicast one; its first byte must be even");
+		return config_refuse(
+			why, size,
+			"the MAC address is a multicast one; its first byte must be even");
 	return 0;
 }
 
@@ -144,9 +154,9 @@ config_disks_to_json(const struct vm_config *config)
 	for (unsigned i = 0; i < config->disk_count; i++) {
 		const struct vm_disk *disk = &config->disks[i];
 
-		json_array_append_new(array,
-				      json_pack("{s:s?, s:s, s:s, s:b}", "path", disk->path, "format", "raw",
-						"device", "virtio", "readonly", disk->readonly));
+		json_array_append_new(array, json_pack("{s:s?, s:s, s:s, s:b}", "path", disk->path,
+						       "format", "raw", "device", "virtio",
+						       "readonly", disk->readonly));
 	}
 	return array;
 }
@@ -167,14 +177,15 @@ config_net_to_json(const struct vm_config *config)
 json_t *
 vm_config_to_json(const struct vm_config *c)
 {
-	return json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:s?, s:o, s:s?, s:o, s:o, s:s, s:b, s:b, s:b}",
-			 "name", c->name, "hypervisor", c->hypervisor, "cpu-model", c->cpu_model,
-			 "cpus", (int)c->cpus, "memory", (json_int_t)c->memory, "code-cache",
-			 (json_int_t)c->code_cache, "kernel", c->kernel, "initrds",
-			 config_strings_to_json(c->initrds, c->initrd_count), "append", c->append,
-			 "disks", config_disks_to_json(c), "net", config_net_to_json(c), "console",
-			 vm_console_names[c->console], "debug-exit", c->debug_exit, "testdev",
-			 c->testdev, "reboot", c->reboot);
+	return json_pack(
+		"{s:s, s:s, s:s, s:i, s:I, s:I, s:s?, s:o, s:s?, s:o, s:o, s:s, s:b, s:b, s:b}",
+		"name", c->name, "hypervisor", c->hypervisor, "cpu-model", c->cpu_model, "cpus",
+		(int)c->cpus, "memory", (json_int_t)c->memory, "code-cache",
+		(json_int_t)c->code_cache, "kernel", c->kernel, "initrds",
+		config_strings_to_json(c->initrds, c->initrd_count), "append", c->append, "disks",
+		config_disks_to_json(c), "net", config_net_to_json(c), "console",
+		vm_console_names[c->console], "debug-exit", c->debug_exit, "testdev", c->testdev,
+		"reboot", c->reboot);
 }
 
 /* Setters: VALUE is of the JSON type that the table asks for, or null if it may be. */
@@ -194,8 +205,7 @@ static char *
 config_dup(const json_t *value)
 {
 	/* A zero inside would cut the string behind the checks' back. */
-	if (!json_is_string(value) ||
-	    strlen(json_string_value(value)) != json_string_length(value))
+	if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
 		return NULL;
 	return strdup(json_string_value(value));
 }
@@ -277,8 +287,8 @@ config_set_disk(struct vm_config *c, const json_t *value)
 	const char *path = NULL, *format = "raw", *device = "virtio";
 	int readonly = 0;
 
-	if (json_unpack((json_t *)(uintptr_t)value, "{s:s, s?s, s?s, s?b !}", "path", &path, "format",
-			&format, "device", &device, "readonly", &readonly) < 0)
+	if (json_unpack((json_t *)(uintptr_t)value, "{s:s, s?s, s?s, s?b !}", "path", &path,
+			"format", &format, "device", &device, "readonly", &readonly) < 0)
 		return false;
 	if (strcmp(format, "raw") != 0 || strcmp(device, "virtio") != 0)
 		return false;
@@ -306,7 +316,8 @@ config_set_net(struct vm_config *c, const json_t *value)
 {
 	const char *mac = NULL, *device = "virtio";
 
-	if (json_unpack((json_t *)(uintptr_t)value, "{s?s, s?s !}", "device", &device, "mac", &mac) < 0)
+	if (json_unpack((json_t *)(uintptr_t)value, "{s?s, s?s !}", "device", &device, "mac",
+			&mac) < 0)
 		return false;
 	c->net = true;
 	return strcmp(device, "virtio") == 0 && (mac == NULL || vm_mac_parse(mac, c->mac));
@@ -351,21 +362,21 @@ static const struct config_key {
 	bool nullable;	/* null leaves the default */
 	bool (*set)(struct vm_config *config, const json_t *value);
 } config_keys[] = {
-	{ "name", JSON_STRING, false, config_set_name },
-	{ "hypervisor", JSON_STRING, false, config_set_hypervisor },
-	{ "cpu-model", JSON_STRING, false, config_set_cpu_model },
-	{ "cpus", JSON_INTEGER, false, config_set_cpus },
-	{ "memory", JSON_INTEGER, false, config_set_memory },
-	{ "code-cache", JSON_INTEGER, false, config_set_code_cache },
-	{ "kernel", JSON_STRING, true, config_set_kernel },
-	{ "initrds", JSON_ARRAY, false, config_set_initrds },
-	{ "append", JSON_STRING, true, config_set_append },
-	{ "disks", JSON_ARRAY, false, config_set_disks },
-	{ "net", JSON_OBJECT, true, config_set_net },
-	{ "console", JSON_STRING, false, config_set_console },
-	{ "debug-exit", JSON_TRUE, false, config_set_debug_exit },
-	{ "testdev", JSON_TRUE, false, config_set_testdev },
-	{ "reboot", JSON_TRUE, false, config_set_reboot },
+	{"name", JSON_STRING, false, config_set_name},
+	{"hypervisor", JSON_STRING, false, config_set_hypervisor},
+	{"cpu-model", JSON_STRING, false, config_set_cpu_model},
+	{"cpus", JSON_INTEGER, false, config_set_cpus},
+	{"memory", JSON_INTEGER, false, config_set_memory},
+	{"code-cache", JSON_INTEGER, false, config_set_code_cache},
+	{"kernel", JSON_STRING, true, config_set_kernel},
+	{"initrds", JSON_ARRAY, false, config_set_initrds},
+	{"append", JSON_STRING, true, config_set_append},
+	{"disks", JSON_ARRAY, false, config_set_disks},
+	{"net", JSON_OBJECT, true, config_set_net},
+	{"console", JSON_STRING, false, config_set_console},
+	{"debug-exit", JSON_TRUE, false, config_set_debug_exit},
+	{"testdev", JSON_TRUE, false, config_set_testdev},
+	{"reboot", JSON_TRUE, false, config_set_reboot},
 };
 
 static const struct config_key *
@@ -401,13 +412,16 @@ vm_config_from_json(struct vm_config *config, const json_t *json, char *why, siz
 	vm_config_init(config);
 	if (!json_is_object(json))
 		return config_refuse(why, why_size, "the configuration is not a JSON object");
-	json_object_foreach((json_t *)(uintptr_t)json, name, value) {
+	json_object_foreach((json_t *)(uintptr_t)json, name, value)
+	{
 		key = config_key_find(name);
 		if (key == NULL)
-			rc = config_refuse(why, why_size, "the configuration has an unknown key \"%.64s\"; remove it",
-					   name);
+			rc = config_refuse(
+				why, why_size,
+				"the configuration has an unknown key \"%.64s\"; remove it", name);
 		else if (!config_set(config, key, value))
-			rc = config_refuse(why, why_size, "the configuration's \"%s\" has an impossible value",
+			rc = config_refuse(why, why_size,
+					   "the configuration's \"%s\" has an impossible value",
 					   name);
 		if (rc < 0)
 			break;

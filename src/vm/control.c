@@ -32,13 +32,15 @@ control_send(struct vm *vm, json_t *message)
 		return;
 	}
 	if (vm->watch)
-		loop_set_events(vm->watch, LOOP_READ | (channel_pending(vm->channel) ? LOOP_WRITE : 0));
+		loop_set_events(vm->watch,
+				LOOP_READ | (channel_pending(vm->channel) ? LOOP_WRITE : 0));
 }
 
 void
 control_hello(struct vm *vm)
 {
-	control_send(vm, json_pack("{s:s, s:i}", "hello", PROTOCOL_NAME, "version", PROTOCOL_VERSION));
+	control_send(vm,
+		     json_pack("{s:s, s:i}", "hello", PROTOCOL_NAME, "version", PROTOCOL_VERSION));
 }
 
 void
@@ -72,7 +74,9 @@ control_greeting(struct vm *vm, const json_t *message)
 		vm->greeted = true;
 		return;
 	}
-	control_refuse(vm, NULL, "the first message must be a hello of protocol version 1; use programs of one version");
+	control_refuse(vm, NULL,
+		       "the first message must be a hello of protocol version 1; use programs of "
+		       "one version");
 	control_close(vm);
 }
 
@@ -127,17 +131,39 @@ control_ready(void *opaque, int events)
 		control_close(vm);
 	}
 	if (vm->watch)
-		loop_set_events(vm->watch, LOOP_READ | (channel_pending(vm->channel) ? LOOP_WRITE : 0));
+		loop_set_events(vm->watch,
+				LOOP_READ | (channel_pending(vm->channel) ? LOOP_WRITE : 0));
+}
+
+static void
+control_first_look(void *opaque)
+{
+	control_ready(opaque, LOOP_READ);
 }
 
 int
 control_attach(struct vm *vm)
 {
-	int rc = loop_add_fd(machine_loop(vm->machine), channel_fd(vm->channel), LOOP_READ,
-			     control_ready, vm, &vm->watch);
+	struct loop *loop = machine_loop(vm->machine);
+	int rc = loop_add_fd(loop, channel_fd(vm->channel), LOOP_READ, control_ready, vm,
+			     &vm->watch);
 
+	if (rc < 0)
+		return rc;
 	/* What was read together with `start` waits in the channel, not in the socket. */
+	rc = loop_timer_create(loop, control_first_look, vm, &vm->first_look);
 	if (rc == 0)
-		control_ready(vm, LOOP_READ);
+		loop_timer_arm(vm->first_look, loop_now());
 	return rc;
+}
+
+void
+control_detach(struct vm *vm)
+{
+	if (vm->watch)
+		loop_remove_fd(vm->watch);
+	if (vm->first_look)
+		loop_timer_destroy(vm->first_look);
+	vm->watch = NULL;
+	vm->first_look = NULL;
 }

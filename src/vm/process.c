@@ -41,7 +41,8 @@ process_end_json(const struct machine_end *end)
 	json_t *text = json_string(end->text);
 
 	return json_pack("{s:s, s:I, s:o}", "reason", reasons[end->kind], "value",
-			 (json_int_t)end->value, "text", text ? text : json_string("(not readable)"));
+			 (json_int_t)end->value, "text",
+			 text ? text : json_string("(not readable)"));
 }
 
 /* Until `start` has built the machine. 0 or -errno. */
@@ -65,7 +66,7 @@ process_prepare(struct vm *vm)
 static void
 process_run(struct vm *vm)
 {
-	struct machine_end end = { .kind = MACHINE_ENGINE_FAILED };
+	struct machine_end end = {.kind = MACHINE_ENGINE_FAILED};
 	int rc = control_attach(vm);
 
 	if (rc == 0)
@@ -79,15 +80,14 @@ process_run(struct vm *vm)
 	}
 	vm->phase = VM_OVER;
 	control_event(vm, PROTOCOL_EVENT_ENDED, process_end_json(&end));
-	for (int i = 0; !vm->closing && channel_pending(vm->channel) && i < PROCESS_FLUSH_TRIES; i++) {
+	for (int i = 0; !vm->closing && channel_pending(vm->channel) && i < PROCESS_FLUSH_TRIES;
+	     i++) {
 		usleep(10000);
 		if (channel_flush(vm->channel) < 0)
 			break;
 	}
 	alarm(PROCESS_STOP_SECONDS);
-	if (vm->watch)
-		loop_remove_fd(vm->watch);
-	vm->watch = NULL;
+	control_detach(vm);
 	machine_destroy(vm->machine);
 	vm->machine = NULL;
 }
@@ -95,7 +95,7 @@ process_run(struct vm *vm)
 int
 vm_process_main(int control)
 {
-	struct vm vm = { .phase = VM_NEW };
+	struct vm vm = {.phase = VM_NEW};
 	int rc;
 
 	prctl(PR_SET_NAME, PROTOCOL_VM_ARGV0);

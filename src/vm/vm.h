@@ -20,8 +20,9 @@ struct vm {
 	enum vm_phase phase;
 	struct channel *channel;
 	struct loop_fd *watch; /* of the channel, once the machine's loop runs */
-	bool greeted;	       /* the peer's hello was good */
-	bool closing;	       /* the connection ends, or is to end */
+	struct loop_timer *first_look;
+	bool greeted; /* the peer's hello was good */
+	bool closing; /* the connection ends, or is to end */
 	struct vm_config config;
 	struct vm_resources resources;
 	struct cpu_model model;
@@ -35,6 +36,7 @@ void control_message(struct vm *vm, const json_t *message);
 void control_event(struct vm *vm, const char *name, json_t *extra);
 /* From now on messages arrive by the machine's loop. 0 or -errno. */
 int control_attach(struct vm *vm);
+void control_detach(struct vm *vm);
 
 /* commands.c: 0, or -errno and one line in WHY; members of the reply go into REPLY. */
 int command_run(struct vm *vm, const char *name, const json_t *request, json_t *reply, char *why,

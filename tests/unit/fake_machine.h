@@ -40,7 +40,7 @@ struct machine {
 static void
 fake_write(struct machine *m, const char *text, size_t len)
 {
-	struct pollfd p = { .fd = m->config.serial.out, .events = POLLOUT };
+	struct pollfd p = {.fd = m->config.serial.out, .events = POLLOUT};
 	ssize_t n;
 
 	while (m->config.serial.out >= 0 && len > 0 && poll(&p, 1, 5000) > 0) {
@@ -83,7 +83,8 @@ fake_console(void *opaque, int events)
 }
 
 int
-machine_create(struct machine **out, const struct machine_config *config, char *why, size_t why_size)
+machine_create(struct machine **out, const struct machine_config *config, char *why,
+	       size_t why_size)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 
@@ -240,6 +241,6 @@ fake_probe(struct engine_probe *probe)
 	probe->usable = true;
 }
 
-const struct engine_ops engine_translator = { .name = "biga", .probe = fake_probe };
+const struct engine_ops engine_translator = {.name = "biga", .probe = fake_probe};
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
+#include <utmp.h>
 
 #include <cmocka.h>
 
@@ -27,7 +28,8 @@ struct child {
 	int in, out; /* our ends; of a terminal both the same */
 	char text[65536];
 	size_t len;
-	int status;
+	pid_t shell;  /* on a terminal: session leader and parent of PID */
+	int statuses; /* where it writes PID's status of waitpid */
 };
 
 static char kernel_path[64];
@@ -51,7 +53,7 @@ write_kernel(const char *script)
 static void
 exec_front(char *const extra[])
 {
-	char *argv[32] = { "biga", "run", "--net", "none", "--kernel", kernel_path };
+	char *argv[32] = {"biga", "run", "--net", "none", "--kernel", kernel_path};
 	int n = 6;
 
 	while (extra && *extra && n < 31)
@@ -84,26 +86,59 @@ start_piped(struct child *c, const char *script, char *const extra[])
 	c->out = out[0];
 }
 
+/* A shell's part: the job gets the terminal, then the shell takes it back. Its
+ * own end would hang the terminal up, so it waits to be killed. */
+static void
+be_shell(int tty, int report, char *const extra[])
+{
+	pid_t pid;
+	int status;
+
+	signal(SIGTTOU, SIG_IGN);
+	login_tty(dup(tty));
+	pid = fork();
+	if (pid == 0) {
+		setpgid(0, 0);
+		tcsetpgrp(0, getpid());
+		signal(SIGTTOU, SIG_DFL);
+		exec_front(extra);
+	}
+	setpgid(pid, pid);
+	tcsetpgrp(0, pid);
+	if (write(report, &pid, sizeof(pid)) < 0 || waitpid(pid, &status, 0) < 0)
+		_exit(1);
+	tcsetpgrp(0, getpid());
+	if (write(report, &status, sizeof(status)) < 0)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
 /* On a terminal of its own, as a shell would start it. */
 static void
 start_terminal(struct child *c, const char *script, char *const extra[], int *tty)
 {
+	int report[2];
+
 	write_kernel(script);
 	memset(c, 0, sizeof(*c));
 	assert_int_equal(openpty(&c->in, tty, NULL, NULL, NULL), 0);
+	assert_int_equal(pipe2(report, O_CLOEXEC), 0);
 	c->out = c->in;
-	c->pid = fork();
-	if (c->pid == 0) {
+	c->shell = fork();
+	if (c->shell == 0) {
 		close(c->in);
-		login_tty(dup(*tty));
-		exec_front(extra);
+		be_shell(*tty, report[1], extra);
 	}
+	close(report[1]);
+	c->statuses = report[0];
+	assert_int_equal(read(c->statuses, &c->pid, sizeof(c->pid)), sizeof(c->pid));
 }
 
 static bool
 read_some(struct child *c, int timeout_ms)
 {
-	struct pollfd p = { .fd = c->out, .events = POLLIN };
+	struct pollfd p = {.fd = c->out, .events = POLLIN};
 	ssize_t n;
 
 	if (poll(&p, 1, timeout_ms) <= 0)
@@ -134,14 +169,26 @@ finish(struct child *c)
 	if (c->in != c->out)
 		while (read_some(c, 10000))
 			;
-	assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
-	if (c->in == c->out)
+	if (c->shell == 0) {
+		assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
+		close(c->in);
+		close(c->out);
+	} else {
+		assert_int_equal(read(c->statuses, &status, sizeof(status)), sizeof(status));
+		close(c->statuses);
 		while (read_some(c, 100))
 			;
-	close(c->in);
-	if (c->out != c->in)
-		close(c->out);
+	}
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void
+end_terminal(struct child *c, int tty)
+{
+	kill(c->shell, SIGKILL);
+	waitpid(c->shell, NULL, 0);
+	close(c->in);
+	close(tty);
 }
 
 /* The VM process of a front, by its parent in /proc. */
@@ -186,23 +233,23 @@ test_exit_statuses(void **state)
 		int status;
 		const char *text;
 	} cases[] = {
-		{ "power-off", 0, "" },
-		{ "reset", 0, "" },
-		{ "debug-exit 0", 1, "" },
-		{ "debug-exit 3", 7, "" },
-		{ "debug-exit 255", 255, "" },
-		{ "guest-fail", 1, "biga: triple fault at 0x1234\nbiga: rip 1234 rax 0\n" },
-		{ "engine-fail", 1, "biga: the engine cannot go on\n" },
-		{ "no-create", 2, "biga: the kernel is not one; give another\n" },
-		{ "segv", 1, "biga: the VM process failed with signal 11" },
-		{ "abort", 1, "biga: the VM process failed with signal 6" },
+		{"power-off", 0, ""},
+		{"reset", 0, ""},
+		{"debug-exit 0", 1, ""},
+		{"debug-exit 3", 7, ""},
+		{"debug-exit 255", 255, ""},
+		{"guest-fail", 1, "biga: triple fault at 0x1234\nbiga: rip 1234 rax 0\n"},
+		{"engine-fail", 1, "biga: the engine cannot go on\n"},
+		{"no-create", 2, "biga: the kernel is not one; give another\n"},
+		{"segv", 1, "biga: the VM process failed with signal 11"},
+		{"abort", 1, "biga: the VM process failed with signal 6"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct child c;
 		int status;
 
-		start_piped(&c, cases[i].script, (char *[]){ "--quiet", NULL });
+		start_piped(&c, cases[i].script, (char *[]){"--quiet", NULL});
 		close(c.in);
 		c.in = -1;
 		status = finish(&c);
@@ -247,7 +294,7 @@ test_all_output_arrives(void **state)
 	struct child c;
 	const char *last;
 
-	start_piped(&c, "talk 4000 power-off", (char *[]){ "--quiet", NULL });
+	start_piped(&c, "talk 4000 power-off", (char *[]){"--quiet", NULL});
 	last = "line 3999\r\n";
 	usleep(300000); /* the pipe fills up, and the VM with it */
 	assert_int_equal(finish(&c), 0);
@@ -257,7 +304,7 @@ test_all_output_arrives(void **state)
 static void
 test_signals(void **state)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
 	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
 		struct child c;
@@ -327,19 +374,30 @@ static void
 leave_terminal(struct child *c, enum way_out way)
 {
 	switch (way) {
-	case BY_KEYS: assert_int_equal(write(c->in, "\x01x", 2), 2); break;
-	case BY_GUEST: assert_int_equal(write(c->in, "q", 1), 1); break;
-	case BY_TERM: kill(c->pid, SIGTERM); break;
-	case BY_HUP: kill(c->pid, SIGHUP); break;
-	case BY_VM_KILL: kill(find_vm(c->pid), SIGKILL); break;
-	default: kill(c->pid, SIGKILL);
+	case BY_KEYS:
+		assert_int_equal(write(c->in, "\x01x", 2), 2);
+		break;
+	case BY_GUEST:
+		assert_int_equal(write(c->in, "q", 1), 1);
+		break;
+	case BY_TERM:
+		kill(c->pid, SIGTERM);
+		break;
+	case BY_HUP:
+		kill(c->pid, SIGHUP);
+		break;
+	case BY_VM_KILL:
+		kill(find_vm(c->pid), SIGKILL);
+		break;
+	default:
+		kill(c->pid, SIGKILL);
 	}
 }
 
 static void
 test_terminal_restored(void **state)
 {
-	static const int statuses[WAYS_OUT] = { 0, 0, 143, 129, 137, 137 };
+	static const int statuses[WAYS_OUT] = {0, 0, 143, 129, 137, 137};
 
 	for (enum way_out way = BY_KEYS; way < WAYS_OUT; way++) {
 		struct termios before, raw;
@@ -366,7 +424,7 @@ test_terminal_restored(void **state)
 			usleep(10000);
 		}
 		assert_same_modes(tty, &before);
-		close(tty);
+		end_terminal(&c, tty);
 	}
 }
 
@@ -385,7 +443,7 @@ test_terminal_keys(void **state)
 	expect(&c, "<\x01>\x01Z\x03"); /* Ctrl-C is the guest's */
 	assert_int_equal(write(c.in, "\x01p", 2), 2);
 	assert_int_equal(finish(&c), 0);
-	close(tty);
+	end_terminal(&c, tty);
 }
 
 static void
@@ -418,7 +476,7 @@ test_console_file(void **state)
 	int fd = mkstemp(path);
 	struct child c;
 
-	start_piped(&c, "talk 2 power-off", (char *[]){ "--quiet", "--console", path, NULL });
+	start_piped(&c, "talk 2 power-off", (char *[]){"--quiet", "--console", path, NULL});
 	assert_int_equal(finish(&c), 0);
 	assert_string_equal(c.text, "");
 	assert_true(read(fd, text, sizeof(text) - 1) > 0);
@@ -432,8 +490,8 @@ test_locked_disk(void **state)
 {
 	char path[] = "/tmp/test-front-disk-XXXXXX", pid[32];
 	int fd = mkstemp(path);
-	char *writer[] = { "--disk", path, NULL };
-	char readonly[64], *reader[] = { "--disk", readonly, NULL };
+	char *writer[] = {"--disk", path, NULL};
+	char readonly[64], *reader[] = {"--disk", readonly, NULL};
 	struct child first, second;
 
 	assert_int_equal(ftruncate(fd, 4096), 0);
@@ -462,16 +520,22 @@ test_locked_disk(void **state)
 }
 
 static int
-run_tests(void)
+front_tests(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exit_statuses),	  cmocka_unit_test(test_auto_says_why),
+		cmocka_unit_test(test_exit_statuses),
+		cmocka_unit_test(test_auto_says_why),
 		cmocka_unit_test(test_echo_and_end_of_input),
-		cmocka_unit_test(test_all_output_arrives), cmocka_unit_test(test_signals),
-		cmocka_unit_test(test_deaf_vm_is_killed), cmocka_unit_test(test_vm_killed),
-		cmocka_unit_test(test_vm_ends_with_front), cmocka_unit_test(test_terminal_restored),
-		cmocka_unit_test(test_terminal_keys),	  cmocka_unit_test(test_no_terminal),
-		cmocka_unit_test(test_console_file),	  cmocka_unit_test(test_locked_disk),
+		cmocka_unit_test(test_all_output_arrives),
+		cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_deaf_vm_is_killed),
+		cmocka_unit_test(test_vm_killed),
+		cmocka_unit_test(test_vm_ends_with_front),
+		cmocka_unit_test(test_terminal_restored),
+		cmocka_unit_test(test_terminal_keys),
+		cmocka_unit_test(test_no_terminal),
+		cmocka_unit_test(test_console_file),
+		cmocka_unit_test(test_locked_disk),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
@@ -488,5 +552,5 @@ main(int argc, char **argv)
 	}
 	if (argc > 1 && strcmp(argv[1], "run") == 0)
 		return cmd_run(argc - 1, argv + 1);
-	return run_tests();
+	return front_tests();
 }

@@ -1,0 +1,13 @@
+/*
+ * The subcommands of `biga`, one file cmd_<name>.c each. ARGV[0] is the
+ * subcommand's name; what is returned is the process's exit status.
+ */
+#ifndef CMD_COMMANDS_H
+#define CMD_COMMANDS_H
+
+enum { EXIT_USAGE = 2 };
+
+int cmd_run(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+#endif

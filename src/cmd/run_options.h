@@ -1,0 +1,36 @@
+/*
+ * The command line of `biga run` as data. Nothing is opened here.
+ */
+#ifndef CMD_RUN_OPTIONS_H
+#define CMD_RUN_OPTIONS_H
+
+#include "net/forward.h"
+#include "vm/config.h"
+
+enum run_console { RUN_CONSOLE_STDIO, RUN_CONSOLE_NONE, RUN_CONSOLE_FILE };
+
+struct run_options {
+	struct vm_config config;
+	const char *hypervisor; /* as given: auto, biga or kvm */
+	enum run_console console;
+	const char *console_path;
+	bool disk_raw[VM_DISKS_MAX];		/* format=raw was said: no guessing by content */
+	const char *forwards[NET_FORWARDS_MAX]; /* as given, and valid */
+	unsigned forward_count;
+	char *net_text; /* what FORWARDS point into */
+	bool host_loopback, ipv6;
+	bool dry_run, quiet, help, version;
+};
+
+/* Strings of ARGV are referred to. 0, or -EINVAL and one line (cause; fix) in
+ * WHY. To be cleared in either case. */
+int run_options_parse(struct run_options *options, int argc, char **argv, char *why,
+		      size_t why_size);
+void run_options_clear(struct run_options *options);
+
+extern const char run_options_help[];
+
+/* "512M": bytes with an optional K, M, G or T (powers of 1024). */
+bool run_options_size(const char *text, u64 *bytes);
+
+#endif
