@@ -218,46 +218,63 @@ machine_vcpus_halted(void *opaque)
 /* ---- boot ---- */
 
 static int
+machine_fail(int err, const char *what, char *why, size_t why_size)
+{
+	if (err)
+		snprintf(why, why_size, "%s: %s", what, strerror(-err));
+	return err;
+}
+
+static int
 machine_load(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why, size_t why_size)
 {
 	const struct machine_config *c = &machine->config;
 	struct boot_file initrds[MACHINE_INITRDS_MAX];
 	struct boot_config boot = {
-		.kernel = {.fd = c->kernel_fd},
+		.kernel = {.fd = c->kernel_fd, .name = "the kernel"},
 		.initrds = initrds,
 		.initrd_count = c->initrds,
 		.cmdline = machine->cmdline,
 		.rsdp = rsdp,
+		.phys_bits = machine->model.phys_bits,
 	};
 
 	for (unsigned i = 0; i < c->initrds; i++)
-		initrds[i] = (struct boot_file){.fd = c->initrd_fds[i]};
+		initrds[i] = (struct boot_file){.fd = c->initrd_fds[i], .name = "the initrd"};
 	return boot_load(machine->memory, &boot, bsp, why, why_size);
+}
+
+/* The other processors wait for the first, with memory types as firmware gives them to all. */
+static int
+machine_set_cpus(struct machine *machine, struct cpu_state *bsp)
+{
+	struct cpu_state state;
+	int err = vcpus_set_state(machine->vcpus, 0, bsp);
+
+	for (unsigned i = 1; i < machine->config.vcpus && !err; i++) {
+		cpu_state_reset(&state, i);
+		state.msr.mtrr_def_type = bsp->msr.mtrr_def_type;
+		memcpy(state.msr.mtrr_fixed, bsp->msr.mtrr_fixed, sizeof(state.msr.mtrr_fixed));
+		memcpy(state.msr.mtrr_base, bsp->msr.mtrr_base, sizeof(state.msr.mtrr_base));
+		memcpy(state.msr.mtrr_mask, bsp->msr.mtrr_mask, sizeof(state.msr.mtrr_mask));
+		err = vcpus_set_state(machine->vcpus, i, &state);
+	}
+	return err;
 }
 
 /* Power-on of everything, vCPUs parked: devices, tables, kernel, processors. */
 static int
 machine_boot(struct machine *machine, char *why, size_t why_size)
 {
-	struct cpu_state state;
+	struct cpu_state bsp;
 	u64 rsdp = pc_power_on(machine->pc);
-	int err = 0;
+	int err;
 
-	if (!rsdp)
-		log_warning("there is no room for the ACPI tables; give the VM at least 1 MiB");
-	for (unsigned i = machine->config.vcpus; i-- > 0 && !err;) {
-		cpu_state_reset(&state, i);
-		if (i == 0)
-			err = machine_load(machine, rsdp, &state, why, why_size);
-		if (err)
-			return err;
-		pc_set_up_cpu(machine->pc, i, &state);
-		err = vcpus_set_state(machine->vcpus, i, &state);
-		if (err)
-			snprintf(why, why_size, "processor %u does not take its first state: %s", i,
-				 strerror(-err));
-	}
-	return err;
+	err = machine_load(machine, rsdp, &bsp, why, why_size);
+	if (err)
+		return err;
+	return machine_fail(machine_set_cpus(machine, &bsp),
+			    "the processors do not take their first state", why, why_size);
 }
 
 /* ---- the loop's thread ---- */
@@ -457,14 +474,6 @@ machine_create_vcpus(struct machine *machine)
 	};
 
 	return vcpus_create(&machine->vcpus, &config);
-}
-
-static int
-machine_fail(int err, const char *what, char *why, size_t why_size)
-{
-	if (err)
-		snprintf(why, why_size, "%s: %s", what, strerror(-err));
-	return err;
 }
 
 static int

@@ -626,40 +626,6 @@ pc_power_on(struct pc *pc)
 	return pc_write_tables(pc, line);
 }
 
-/* Memory types: everything write-back but the holes that devices live in. */
-static void
-pc_set_up_mtrrs(const struct pc *pc, struct cpu_msrs *msr)
-{
-	static const struct {
-		u64 base, size;
-	} uncached[] = {{0xb0000000u, 0x10000000u}, {0xc0000000u, 0x40000000u}};
-	u64 phys_mask = (1ull << pc->phys_bits) - 1;
-
-	for (unsigned i = 0; i < ARRAY_LEN(msr->mtrr_fixed); i++)
-		msr->mtrr_fixed[i] = 0x0606060606060606ull;
-	msr->mtrr_fixed[2] = 0; /* 0xa0000 to 0xbffff: where a VGA would be */
-	for (unsigned i = 0; i < ARRAY_LEN(uncached); i++) {
-		msr->mtrr_base[i] = uncached[i].base;
-		msr->mtrr_mask[i] = (~(uncached[i].size - 1) & phys_mask) | BIT(11);
-	}
-	msr->mtrr_def_type = BIT(11) | BIT(10) | 6;
-}
-
-/* Offsets of local APIC registers / 16. */
-enum { LAPIC_SPURIOUS = 0x0f, LAPIC_LVT_LINT0 = 0x35, LAPIC_LVT_LINT1 = 0x36 };
-
-void
-pc_set_up_cpu(const struct pc *pc, unsigned index, struct cpu_state *state)
-{
-	pc_set_up_mtrrs(pc, &state->msr);
-	if (index)
-		return;
-	/* Virtual wire: the 8259 reaches the bootstrap processor through LINT0. */
-	state->lapic.regs[LAPIC_SPURIOUS] = 0x1ff;
-	state->lapic.regs[LAPIC_LVT_LINT0] = 0x700;
-	state->lapic.regs[LAPIC_LVT_LINT1] = 0x400;
-}
-
 void
 pc_power_button(struct pc *pc)
 {

@@ -6,7 +6,6 @@
 #define MACHINE_PC_H
 
 #include "bus/device.h"
-#include "cpu/cpu_state.h"
 #include "engine/engine.h"
 #include "machine/machine.h"
 
@@ -27,8 +26,6 @@ void pc_destroy(struct pc *pc);
 /* Power-on state: resets every device, does the firmware's part of the set-up, and writes the
  * ACPI tables, whose root pointer's gpa it returns; 0 if there is no room for them. */
 u64 pc_power_on(struct pc *pc);
-/* What firmware has set in a processor before it starts anything else. */
-void pc_set_up_cpu(const struct pc *pc, unsigned index, struct cpu_state *state);
 
 void pc_eoi(struct pc *pc, u8 vector);
 /* The 8259's interrupt acknowledge: vector or -1. */
