@@ -271,6 +271,22 @@ classify_nop(const struct insn *in)
 	       ((in->opcode >= 0x18 && in->opcode <= 0x1f) || in->opcode == 0x0d);
 }
 
+/* Instructions of the SSE sets that touch no vector state. */
+static bool
+classify_no_vector(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_LFENCE:
+	case ZYDIS_MNEMONIC_MFENCE:
+	case ZYDIS_MNEMONIC_SFENCE:
+	case ZYDIS_MNEMONIC_MOVNTI:
+	case ZYDIS_MNEMONIC_CRC32:
+		return true;
+	default:
+		return false;
+	}
+}
+
 void
 classify(struct build *b, struct build_insn *bi)
 {
@@ -286,7 +302,11 @@ classify(struct build *b, struct build_insn *bi)
 	if (legacy && ((in->map == 0 && classify_flow_0(b, bi)) ||
 		       (in->map == 1 && classify_flow_1(b, bi))))
 		return;
-	fn = rule->allowed ? classify_unit(b->mode, rule->unit) : NULL;
+	if (legacy && classify_nop(in)) { /* ENDBR and other newer hints too */
+		bi->kind = BUILD_NOTHING;
+		return;
+	}
+	fn = rule->allowed && !classify_no_vector(in) ? classify_unit(b->mode, rule->unit) : NULL;
 	if (fn) {
 		classify_helper(bi, fn);
 		return;
@@ -301,9 +321,7 @@ classify(struct build *b, struct build_insn *bi)
 		classify_helper(bi, classify_ud);
 		return;
 	}
-	if (legacy && classify_nop(in))
-		bi->kind = BUILD_NOTHING;
-	else if (legacy && in->map == 0 && in->opcode == 0x8d)
+	if (legacy && in->map == 0 && in->opcode == 0x8d)
 		bi->kind = BUILD_LEA;
 	else if (in->mem && in->mem_size == 0)
 		classify_helper(bi, classify_ud); /* a form unknown here touches no memory we could translate */

@@ -136,6 +136,27 @@ operand_xstate_fill(struct vcpu *v, u64 used)
 	memcpy(v->xsave + XSAVE_BV, &bv, 8);
 }
 
+/* The stack top: slot i of the image is register (TOP + i) & 7, which is also MMX register of that
+ * number. */
+static inline unsigned
+operand_x87_top(const struct vcpu *v)
+{
+	return (v->xsave[XSAVE_FSW + 1] >> 3) & 7;
+}
+
+/* Another top: the registers stay, so the image's slots turn. */
+static inline void
+operand_set_x87_top(struct vcpu *v, unsigned top)
+{
+	unsigned turn = (top - operand_x87_top(v)) & 7;
+	u8 old[XSAVE_XMM - XSAVE_ST];
+
+	memcpy(old, v->xsave + XSAVE_ST, sizeof(old));
+	for (unsigned i = 0; i < 8; i++)
+		memcpy(v->xsave + XSAVE_ST + 16 * i, old + 16 * ((i + turn) & 7), 16);
+	v->xsave[XSAVE_FSW + 1] = (u8)((v->xsave[XSAVE_FSW + 1] & ~0x38u) | top << 3);
+}
+
 /* Vector register N as 32 bytes; the image was filled. */
 static inline void
 operand_get_ymm(const struct vcpu *v, unsigned n, u8 value[32])

@@ -251,6 +251,32 @@ rare_pop(struct vcpu *v, const struct insn *in)
 	return HELPER_NEXT;
 }
 
+/* A 16-bit stack pointer that wraps amid a frame: CPUs differ; #SS(0) here. */
+static bool
+rare_frame_wraps(const struct vcpu *v, u64 sp, unsigned len)
+{
+	return operand_stack_size(v) == 2 && (sp & 0xffff) + len > 0x10000;
+}
+
+/* Checks the pushes in their order, so that CR2 names the first that faults. */
+static int
+rare_check_pushes(struct vcpu *v, u64 sp, unsigned count, unsigned size)
+{
+	for (unsigned i = 0; i < count; i++) {
+		u64 linear;
+		int r;
+
+		sp -= size;
+		r = mmu_linear(v, CPU_SS, sp & operand_mask(operand_stack_size(v)), size, true,
+			       &linear);
+		if (r == 0)
+			r = mmu_check_write(v, linear, size, 0);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
 /* Register order is that of their numbers; SP's slot is skipped by POPA. */
 int
 rare_pusha(struct vcpu *v, const struct insn *in)
@@ -264,39 +290,44 @@ rare_pusha(struct vcpu *v, const struct insn *in)
 		return vcpu_raise(v, VECTOR_UD);
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(frame + i * size, &v->gpr[7 - i], size);
-	if (operand_stack_size(v) == 2 && (sp & 0xffff) + 8u * size > 0x10000)
-		/* It wraps: the CPU shuts down or faults by model; #SS(0) here. */
+	if (rare_frame_wraps(v, sp, 8u * size))
 		return vcpu_raise_code(v, VECTOR_SS, 0);
-	r = operand_stack_write(v, sp, frame, 8u * size);
+	r = rare_check_pushes(v, v->gpr[CPU_RSP], 8, size);
+	if (r == 0)
+		r = operand_stack_write(v, sp, frame, 8u * size);
 	if (r)
 		return r;
 	operand_set_gpr(v, CPU_RSP, operand_stack_size(v), sp);
 	return HELPER_NEXT;
 }
 
+/* Registers popped before a fault keep their new values, as they do on AMD's processors: SP did
+ * not move, so the instruction runs again from its start. */
 int
 rare_popa(struct vcpu *v, const struct insn *in)
 {
-	u8 frame[8 * 4];
 	unsigned size = in->opsize;
-	u64 sp = v->gpr[CPU_RSP];
-	int r;
+	u64 values[8] = {0}, sp = v->gpr[CPU_RSP];
+	unsigned got = 0;
+	int r = 0;
 
 	if (in->mode == 64)
 		return vcpu_raise(v, VECTOR_UD);
-	if (operand_stack_size(v) == 2 && (sp & 0xffff) + 8u * size > 0x10000)
+	if (rare_frame_wraps(v, sp, 8u * size))
 		return vcpu_raise_code(v, VECTOR_SS, 0);
-	r = operand_stack_read(v, sp, frame, 8u * size);
+	for (; got < 8; got++) {
+		r = operand_stack_read(v, sp + got * size, &values[got], size);
+		if (r)
+			break;
+	}
+	if (r == HELPER_EXIT)
+		return r;
+	for (unsigned i = 0; i < got; i++)
+		if (7 - i != CPU_RSP)
+			operand_set_gpr(v, 7 - i, size, values[i]);
 	if (r)
 		return r;
 	operand_set_gpr(v, CPU_RSP, operand_stack_size(v), sp + 8u * size);
-	for (unsigned i = 0; i < 8; i++) {
-		u64 value = 0;
-
-		memcpy(&value, frame + i * size, size);
-		if (7 - i != CPU_RSP)
-			operand_set_gpr(v, 7 - i, size, value);
-	}
 	return HELPER_NEXT;
 }
 
@@ -373,12 +404,22 @@ rare_leave(struct vcpu *v, const struct insn *in)
 static int
 rare_near_target(struct vcpu *v, const struct insn *in, u64 *target)
 {
-	int r = 0;
-
 	if (in->opcode == 0xff)
-		r = rare_read_rm(v, in, target);
-	else
-		*target = rare_next_rip(v, in) + in->imm;
+		return rare_read_rm(v, in, target);
+	*target = rare_next_rip(v, in) + in->imm;
+	return 0;
+}
+
+/* The stack's faults come before those of the target, and the target's before the push. */
+static int
+rare_call_check(struct vcpu *v, const struct insn *in, u64 *target)
+{
+	u64 sp = (v->gpr[CPU_RSP] - in->opsize) & operand_mask(operand_stack_size(v));
+	u64 linear;
+	int r = mmu_linear(v, CPU_SS, sp, in->opsize, true, &linear);
+
+	if (r == 0)
+		r = mmu_check_write(v, linear, in->opsize, 0);
 	return r ? r : operand_branch_target(v, in, target);
 }
 
@@ -388,6 +429,8 @@ rare_call(struct vcpu *v, const struct insn *in)
 	u64 target;
 	int r = rare_near_target(v, in, &target);
 
+	if (r == 0)
+		r = rare_call_check(v, in, &target);
 	if (r == 0)
 		r = rare_push_value(v, rare_next_rip(v, in), in->opsize);
 	if (r)
@@ -402,6 +445,8 @@ rare_jmp(struct vcpu *v, const struct insn *in)
 	u64 target;
 	int r = rare_near_target(v, in, &target);
 
+	if (r == 0)
+		r = operand_branch_target(v, in, &target);
 	if (r)
 		return r;
 	v->rip = target;

@@ -9,6 +9,7 @@
  * after each one while single-stepping.
  */
 #include "engine/translator/operand.h"
+#include "engine/translator/port.h"
 #include "engine/translator/rare.h"
 
 enum { STRING_BUDGET = 16 };
@@ -151,10 +152,10 @@ static int
 string_cmps_step(struct vcpu *v, const struct insn *in)
 {
 	u64 a, b;
-	int r = string_load(v, in, &a);
+	int r = string_load_destination(v, in, &b); /* faults first, as on real CPUs */
 
 	if (r == 0)
-		r = string_load_destination(v, in, &b);
+		r = string_load(v, in, &a);
 	if (r)
 		return r;
 	string_compare(v, a, b, string_size(in));
@@ -234,40 +235,6 @@ string_scas(struct vcpu *v, const struct insn *in)
  * INS and OUTS
  */
 
-/* The I/O permission bitmap of a 32- or 64-bit TSS (12.2.4): a set bit forbids. */
-static int
-string_port_bitmap(struct vcpu *v, u16 port, unsigned size)
-{
-	u16 base, bits;
-	u32 last;
-	int r;
-
-	if ((v->tr.attr & (SEGMENT_P | 0xd)) != (SEGMENT_P | 9) || v->tr.limit < 0x67)
-		return vcpu_raise_code(v, VECTOR_GP, 0);
-	r = mmu_read16(v, v->tr.base + 0x66, &base, MMU_SUPERVISOR);
-	if (r)
-		return r;
-	last = (u32)base + port / 8u + 1;
-	if (last > v->tr.limit)
-		return vcpu_raise_code(v, VECTOR_GP, 0);
-	r = mmu_read16(v, v->tr.base + last - 1, &bits, MMU_SUPERVISOR);
-	if (r)
-		return r;
-	if ((bits >> (port & 7)) & (BIT(size) - 1))
-		return vcpu_raise_code(v, VECTOR_GP, 0);
-	return 0;
-}
-
-static int
-string_port_check(struct vcpu *v, u16 port, unsigned size)
-{
-	unsigned iopl = (unsigned)(v->rflags & RFLAGS_IOPL) >> 12;
-
-	if (!(v->cr0 & CR0_PE) || (vcpu_protected(v) && v->cpl <= iopl))
-		return 0;
-	return string_port_bitmap(v, port, size);
-}
-
 static int
 string_ins_step(struct vcpu *v, const struct insn *in)
 {
@@ -275,10 +242,8 @@ string_ins_step(struct vcpu *v, const struct insn *in)
 	unsigned size = string_size(in);
 	u32 value = 0;
 	u64 linear;
-	int r = string_port_check(v, port, size);
+	int r = string_destination(v, in, true, &linear);
 
-	if (r == 0)
-		r = string_destination(v, in, true, &linear);
 	/* A port may not be read if the value then has nowhere to go. */
 	if (r == 0)
 		r = mmu_check_write(v, linear, size, 0);
@@ -294,28 +259,33 @@ string_ins_step(struct vcpu *v, const struct insn *in)
 static int
 string_outs_step(struct vcpu *v, const struct insn *in)
 {
-	u16 port = (u16)v->gpr[CPU_RDX];
-	unsigned size = string_size(in);
 	u64 value;
-	int r = string_port_check(v, port, size);
+	int r = string_load(v, in, &value);
 
 	if (r == 0)
-		r = string_load(v, in, &value);
-	if (r == 0)
-		r = mmu_port_write(v, port, size, (u32)value);
+		r = mmu_port_write(v, (u16)v->gpr[CPU_RDX], string_size(in), (u32)value);
 	if (r == 0)
 		string_advance(v, in, CPU_RSI);
 	return r;
 }
 
+/* The right to the port is looked at even if nothing is to be transferred. */
+static int
+string_ports(struct vcpu *v, const struct insn *in, string_step_fn *step)
+{
+	int r = port_check(v, (u16)v->gpr[CPU_RDX], string_size(in));
+
+	return r ? r : string_repeat(v, in, step, STRING_COUNTED);
+}
+
 int
 string_ins(struct vcpu *v, const struct insn *in)
 {
-	return string_repeat(v, in, string_ins_step, STRING_COUNTED);
+	return string_ports(v, in, string_ins_step);
 }
 
 int
 string_outs(struct vcpu *v, const struct insn *in)
 {
-	return string_repeat(v, in, string_outs_step, STRING_COUNTED);
+	return string_ports(v, in, string_outs_step);
 }

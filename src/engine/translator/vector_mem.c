@@ -9,6 +9,7 @@
  */
 #include "engine/translator/operand.h"
 #include "engine/translator/rare.h"
+#include "engine/translator/vendor.h"
 
 /* What a VEX prefix adds to struct insn. */
 struct vector_form {
@@ -50,6 +51,12 @@ vector_element_linear(struct vcpu *v, const struct insn *in, u64 offset, unsigne
  * MASKMOVQ, MASKMOVDQU
  */
 
+static const u8 *
+vector_mmx(const struct vcpu *v, unsigned reg)
+{
+	return v->xsave + XSAVE_ST + 16 * ((reg - operand_x87_top(v)) & 7);
+}
+
 /* Source and mask, and how many bytes they have. */
 static unsigned
 vector_bytes_operands(struct vcpu *v, const struct insn *in, u8 source[32], u8 mask[32])
@@ -59,10 +66,8 @@ vector_bytes_operands(struct vcpu *v, const struct insn *in, u8 source[32], u8 m
 		operand_get_ymm(v, in->rm, mask);
 		return 16;
 	}
-	for (unsigned i = 0; i < 8; i++) {
-		source[i] = v->xsave[XSAVE_ST + 16u * (in->reg & 7) + i];
-		mask[i] = v->xsave[XSAVE_ST + 16u * (in->rm & 7) + i];
-	}
+	memcpy(source, vector_mmx(v, in->reg), 8);
+	memcpy(mask, vector_mmx(v, in->rm), 8);
 	return 8;
 }
 
@@ -70,7 +75,7 @@ vector_bytes_operands(struct vcpu *v, const struct insn *in, u8 source[32], u8 m
 static void
 vector_enter_mmx(struct vcpu *v)
 {
-	v->xsave[XSAVE_FSW + 1] &= (u8)~0x38;
+	operand_set_x87_top(v, 0);
 	v->xsave[XSAVE_FTW] = 0xff;
 }
 
@@ -89,22 +94,42 @@ vector_bytes_check(struct vcpu *v, const struct insn *in)
 	return v->xsave[XSAVE_FSW] & 0x80 ? vcpu_raise(v, VECTOR_MF) : 0;
 }
 
-/* One pass over the runs of selected bytes: checks them, or stores them. */
+static bool
+vector_bytes_any(const u8 *mask, unsigned from, unsigned to)
+{
+	for (; from < to; from++)
+		if (mask[from] & 0x80)
+			return true;
+	return false;
+}
+
+/* Each page's part is checked as one, and CR2 names its start; AMD's processors check it even
+ * if none of its bytes is selected. */
 static int
-vector_bytes_pass(struct vcpu *v, u64 linear, const u8 *source, const u8 *mask, unsigned count,
-		  bool store)
+vector_bytes_check_write(struct vcpu *v, u64 linear, const u8 *mask, unsigned count)
+{
+	unsigned first = 4096 - (linear & 4095) < count ? (unsigned)(4096 - (linear & 4095)) : count;
+	bool always = !vendor_is_intel(v);
+	int r = 0;
+
+	if (always || vector_bytes_any(mask, 0, first))
+		r = mmu_check_write(v, linear, first, 0);
+	if (r == 0 && first < count && (always || vector_bytes_any(mask, first, count)))
+		r = mmu_check_write(v, linear + first, count - first, 0);
+	return r;
+}
+
+/* Stores the runs of selected bytes. */
+static int
+vector_bytes_store(struct vcpu *v, u64 linear, const u8 *source, const u8 *mask, unsigned count)
 {
 	for (unsigned i = 0, end; i < count; i = end + 1) {
-		int r;
+		int r = 0;
 
 		for (end = i; end < count && (mask[end] & 0x80); end++)
 			;
-		if (end == i)
-			continue;
-		if (store)
+		if (end > i)
 			r = mmu_write(v, linear + i, source + i, end - i, 0);
-		else
-			r = mmu_check_write(v, linear + i, end - i, 0);
 		if (r)
 			return r;
 	}
@@ -125,16 +150,14 @@ vector_maskmov_bytes(struct vcpu *v, const struct insn *in)
 		return r;
 	operand_xstate_fill(v, mmx ? XSTATE_X87 : 0);
 	count = vector_bytes_operands(v, in, source, mask);
+	if (mmx)
+		vector_enter_mmx(v); /* even if the store faults */
 	r = mmu_linear(v, seg, v->gpr[CPU_RDI] & operand_mask(in->addrsize), count, true, &linear);
 	if (r == 0)
-		r = vector_bytes_pass(v, linear, source, mask, count, false);
+		r = vector_bytes_check_write(v, linear, mask, count);
 	if (r == 0)
-		r = vector_bytes_pass(v, linear, source, mask, count, true);
-	if (r)
-		return r;
-	if (mmx)
-		vector_enter_mmx(v);
-	return HELPER_NEXT;
+		r = vector_bytes_store(v, linear, source, mask, count);
+	return r ? r : HELPER_NEXT;
 }
 
 /*

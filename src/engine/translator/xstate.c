@@ -66,7 +66,8 @@ xstate_put16(u8 *p, unsigned value)
 	memcpy(p, &v16, 2);
 }
 
-/* FSW.ES and B follow from the flags and masks, whatever was loaded. */
+/* What the CPU makes of an x87 image that is loaded: FSW.ES and B follow from the flags and
+ * masks, reserved bytes and the pointers are dropped. */
 static void
 xstate_summarize(u8 *image)
 {
@@ -78,6 +79,9 @@ xstate_summarize(u8 *image)
 	/* FCW bit 6 reads as one, 7 and 13 to 15 as zero */
 	xstate_put16(image + XSAVE_FCW, (xstate_get16(image + XSAVE_FCW) & 0x1f7f) | 0x40);
 	memset(image + XSAVE_FIP, 0, XSAVE_MXCSR - XSAVE_FIP);
+	image[XSAVE_FTW + 1] = 0;
+	for (unsigned i = 0; i < 8; i++)
+		memset(image + XSAVE_ST + 16 * i + 10, 0, 6);
 }
 
 static int
@@ -340,7 +344,7 @@ xstate_xsavec(struct vcpu *v, const struct insn *in)
 {
 	struct xstate_plan plan = {.count = 0};
 	u64 rfbm = xstate_rfbm(v), linear, saved;
-	u64 header[8] = {0};
+	u64 header[2]; /* the rest of the header is left as it is */
 	int r = xstate_check_xsave(v);
 
 	if (r == 0)
@@ -483,7 +487,7 @@ xstate_tag(const u8 *st)
 static unsigned
 xstate_full_tags(const struct vcpu *v)
 {
-	unsigned top = (xstate_get16(v->xsave + XSAVE_FSW) >> 11) & 7, tags = 0;
+	unsigned top = operand_x87_top(v), tags = 0;
 
 	for (unsigned reg = 0; reg < ST_COUNT; reg++) {
 		unsigned tag = 3;
@@ -530,6 +534,7 @@ xstate_take_env(struct vcpu *v, const struct insn *in, const u8 *env)
 {
 	unsigned unit = xstate_env_unit(in);
 
+	operand_set_x87_top(v, (xstate_get16(env + unit) >> 11) & 7);
 	xstate_put16(v->xsave + XSAVE_FCW, xstate_get16(env));
 	xstate_put16(v->xsave + XSAVE_FSW, xstate_get16(env + unit));
 	v->xsave[XSAVE_FTW] = xstate_abridged_tags(xstate_get16(env + 2 * unit));
@@ -606,6 +611,7 @@ xstate_fnsave(struct vcpu *v, const struct insn *in)
 	if (r)
 		return r;
 	/* As FNINIT: the registers keep their bytes, tagged empty. */
+	operand_set_x87_top(v, 0);
 	memset(v->xsave, 0, XSAVE_MXCSR);
 	xstate_put16(v->xsave + XSAVE_FCW, 0x37f);
 	return HELPER_NEXT;
