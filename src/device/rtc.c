@@ -13,6 +13,7 @@
 enum { RTC_SIZE = 128 };
 #define RTC_SECOND 1000000000ull
 #define RTC_NEVER UINT64_MAX
+#define RTC_LAST_SECOND 9000000000ll
 /* Before each second's update UIP is set for this long (data sheet: 244 us). */
 #define RTC_UIP_NS 244000ull
 
@@ -139,9 +140,12 @@ rtc_store_time(struct rtc *rtc)
 	};
 	time_t seconds = timegm(&tm);
 
-	if (seconds < 0) /* before 1970: no such host time */
+	/* What 64 bits of nanoseconds hold: 1970 to 2255. */
+	if (seconds < 0)
 		seconds = 0;
-	rtc->offset_ns += (i64)((u64)seconds * RTC_SECOND - rtc_now(rtc));
+	if (seconds > RTC_LAST_SECOND)
+		seconds = RTC_LAST_SECOND;
+	rtc->offset_ns = (i64)((u64)rtc->offset_ns + (u64)seconds * RTC_SECOND - rtc_now(rtc));
 	rtc->checked_ns = rtc_now(rtc);
 }
 

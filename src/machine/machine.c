@@ -30,7 +30,7 @@ enum machine_request { REQUEST_STOP = BIT(0), REQUEST_BUTTON = BIT(1), REQUEST_W
 struct machine {
 	struct machine_config config; /* strings and model are ours */
 	struct cpu_model model;
-	char *cmdline;
+	char *cmdline, *kernel_name, *initrd_names[MACHINE_INITRDS_MAX];
 	pthread_mutex_t lock; /* [m] */
 	struct memory *memory;
 	struct loop *loop;
@@ -231,7 +231,7 @@ machine_load(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why
 	const struct machine_config *c = &machine->config;
 	struct boot_file initrds[MACHINE_INITRDS_MAX];
 	struct boot_config boot = {
-		.kernel = {.fd = c->kernel_fd, .name = "the kernel"},
+		.kernel = {.fd = c->kernel_fd, .name = machine->kernel_name},
 		.initrds = initrds,
 		.initrd_count = c->initrds,
 		.cmdline = machine->cmdline,
@@ -240,7 +240,8 @@ machine_load(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why
 	};
 
 	for (unsigned i = 0; i < c->initrds; i++)
-		initrds[i] = (struct boot_file){.fd = c->initrd_fds[i], .name = "the initrd"};
+		initrds[i] = (struct boot_file){.fd = c->initrd_fds[i],
+						.name = machine->initrd_names[i]};
 	return boot_load(machine->memory, &boot, bsp, why, why_size);
 }
 
@@ -353,15 +354,29 @@ machine_on_event(void *opaque, int events)
 
 /* ---- creation ---- */
 
+static char *
+machine_copy_text(const char *text, const char *otherwise, int *err)
+{
+	char *copy = strdup(text ? text : otherwise);
+
+	if (!copy)
+		*err = -ENOMEM;
+	return copy;
+}
+
 static int
 machine_copy_config(struct machine *machine, const struct machine_config *config)
 {
+	int err = 0;
+
 	machine->config = *config;
 	machine->model = *config->model;
 	machine->config.model = &machine->model;
-	machine->cmdline = strdup(config->cmdline ? config->cmdline : "");
-	machine->config.cmdline = machine->cmdline;
-	return machine->cmdline ? 0 : -ENOMEM;
+	machine->cmdline = machine_copy_text(config->cmdline, "", &err);
+	machine->kernel_name = machine_copy_text(config->kernel_name, "file", &err);
+	for (unsigned i = 0; i < config->initrds && i < MACHINE_INITRDS_MAX; i++)
+		machine->initrd_names[i] = machine_copy_text(config->initrd_names[i], "initrd", &err);
+	return err;
 }
 
 static int
@@ -562,6 +577,9 @@ machine_destroy(struct machine *machine)
 		close(machine->event_fd);
 	machine_close_taken(&machine->config);
 	pthread_mutex_destroy(&machine->lock);
+	for (unsigned i = 0; i < MACHINE_INITRDS_MAX; i++)
+		free(machine->initrd_names[i]);
+	free(machine->kernel_name);
 	free(machine->cmdline);
 	free(machine);
 }

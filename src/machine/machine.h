@@ -91,7 +91,10 @@ struct machine_config {
 	u64 code_cache; /* bytes, 0: the engine's default */
 
 	int kernel_fd; /* required */
+	const char *kernel_name; /* for messages, NULL: none; likewise the initrds', which
+				  * multiboot modules are also told */
 	int initrd_fds[MACHINE_INITRDS_MAX];
+	const char *initrd_names[MACHINE_INITRDS_MAX];
 	unsigned initrds;
 	const char *cmdline; /* NULL: empty */
 
