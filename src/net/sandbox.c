@@ -2,10 +2,12 @@
  * The seccomp filter of the user NAT process (see sandbox.h): what it has no
  * business with is refused; the rest of the kernel stays open to libc.
  */
+#define _GNU_SOURCE
 #include "net/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <sys/socket.h>
 
@@ -43,6 +45,18 @@ sandbox_only_reading(scmp_filter_ctx filter)
 			rc = seccomp_rule_add(filter, refuse, SCMP_SYS(open), 1,
 					      SCMP_A1_32(SCMP_CMP_MASKED_EQ, O_ACCMODE, mode));
 	}
+	return rc;
+}
+
+/* Threads yes, processes no; libc falls back to clone, whose flags can be seen. */
+static int
+sandbox_no_processes(scmp_filter_ctx filter)
+{
+	int rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+
+	if (rc == 0)
+		rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+				      SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
 	return rc;
 }
 
@@ -88,6 +102,8 @@ net_sandbox(void)
 		rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), refused[i], 0);
 	if (rc == 0)
 		rc = sandbox_only_reading(filter);
+	if (rc == 0)
+		rc = sandbox_no_processes(filter);
 	if (rc == 0)
 		rc = seccomp_load(filter);
 	seccomp_release(filter);

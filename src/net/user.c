@@ -252,6 +252,14 @@ user_receive(struct user_net *net)
 	return 0;
 }
 
+static int
+user_no_revents(int index, void *opaque)
+{
+	(void)index;
+	(void)opaque;
+	return 0;
+}
+
 /* Waits for and serves whatever comes next. */
 static int
 user_turn(struct user_net *net)
@@ -269,15 +277,18 @@ user_turn(struct user_net *net)
 	n = poll(net->polls, net->poll_count, (int)timeout);
 	if (n < 0 && errno != EINTR)
 		return -errno;
-	if (n >= 0 && (net->polls[0].revents & (POLLIN | POLLHUP | POLLERR))) {
+	/* Before any frame goes in: the stack's idea of the time, by which a frame's new
+	 * socket expires, is that of this call. */
+	slirp_pollfds_poll(net->slirp, n < 0, busy ? user_no_revents : user_get_revents, net);
+	if (n > 0 && net->polls[0].revents & (POLLIN | POLLHUP | POLLERR)) {
 		rc = user_receive(net);
 		if (rc < 0)
 			return rc;
 		if (net->polls[0].revents == POLLHUP)
 			net->closed = true;
+		/* What waited for an address that just came goes out now. */
+		slirp_pollfds_poll(net->slirp, 0, user_no_revents, net);
 	}
-	if (!busy)
-		slirp_pollfds_poll(net->slirp, n < 0, user_get_revents, net);
 	user_timers_expire(net);
 	return frame_queue_flush(&net->queue, net->frames);
 }

@@ -233,7 +233,9 @@ config_set_cpus(struct vm_config *c, const json_t *value)
 {
 	json_int_t n = json_integer_value(value);
 
-	c->cpus = n < 0 || n > VM_CPUS_MAX ? 0 : (unsigned)n;
+	if (n < 1 || n > VM_CPUS_MAX)
+		return false;
+	c->cpus = (unsigned)n;
 	return true;
 }
 
