@@ -27,10 +27,10 @@ struct request_list {
 /* [g] the loop's guard, [m] mutex, [c] constant after opening */
 struct threads {
 	struct block block;
-	int fd;		    /* [c] */
-	int eventfd;	    /* [c] */
-	struct loop_fd *watch; /* [c] */
-	void *zeroes;	    /* [c] RAW_ZEROES bytes */
+	int fd;			   /* [c] */
+	int eventfd;		   /* [c] */
+	struct loop_fd *watch;	   /* [c] */
+	void *zeroes;		   /* [c] RAW_ZEROES bytes */
 	struct request_list batch; /* [g] submitted, not kicked */
 	unsigned in_flight;	   /* [g] submitted, not done */
 	pthread_mutex_t mutex;
@@ -122,8 +122,8 @@ static int
 threads_transfer(int fd, const struct block_request *request)
 {
 	u64 total = raw_bytes(request);
-	ssize_t n = threads_call(fd, request->op, request->iov, request->iov_count,
-				 request->offset);
+	ssize_t n =
+		threads_call(fd, request->op, request->iov, request->iov_count, request->offset);
 
 	if (n < 0)
 		return (int)n;
@@ -133,7 +133,7 @@ threads_transfer(int fd, const struct block_request *request)
 static int
 threads_write_zeroes(struct threads *t, const struct block_request *request)
 {
-	struct iovec iov = { .iov_base = t->zeroes };
+	struct iovec iov = {.iov_base = t->zeroes};
 	u64 done = 0;
 	ssize_t n;
 

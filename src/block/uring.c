@@ -343,9 +343,9 @@ static const struct block_ops uring_ops = {
 static int
 uring_restrict(struct io_uring *ring)
 {
-	static const u8 allowed[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
-				      IORING_OP_FALLOCATE };
-	struct io_uring_restriction list[ARRAY_LEN(allowed) + 3] = { 0 };
+	static const u8 allowed[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
+				     IORING_OP_FALLOCATE};
+	struct io_uring_restriction list[ARRAY_LEN(allowed) + 3] = {0};
 	unsigned n;
 
 	for (n = 0; n < ARRAY_LEN(allowed); n++) {

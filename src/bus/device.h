@@ -12,7 +12,7 @@
 
 struct device_host {
 	struct memory *memory;
-	struct loop *loop;     /* its callbacks hold the machine's lock */
+	struct loop *loop; /* its callbacks hold the machine's lock */
 	struct msi_sink msi;
 	void *opaque;
 	/* The guest asked to end: power off, reset, or a byte to isa-debug-exit. */

@@ -96,8 +96,8 @@ pci_bar_map(struct pci_device *pci, struct pci_bar *bar, u64 gpa)
 	if (gpa == PCI_UNMAPPED)
 		return;
 	if (pci_bar_is_io(bar))
-		bar->region = memory_add_ports(mem, (u16)gpa, (u32)bar->size, bar->ops,
-					       bar->opaque);
+		bar->region =
+			memory_add_ports(mem, (u16)gpa, (u32)bar->size, bar->ops, bar->opaque);
 	else
 		bar->region = memory_add_mmio(mem, gpa, bar->size, bar->ops, bar->opaque);
 	if (bar->region)
@@ -135,8 +135,8 @@ pci_add_bar(struct pci_device *pci, unsigned index, enum pci_bar_kind kind, u64 
 	u8 *mask = pci->mask + PCI_BAR0 + 4 * index;
 	struct pci_bar *bar = &pci->bars[index];
 
-	*bar = (struct pci_bar){ .kind = kind, .size = size, .gpa = PCI_UNMAPPED, .ops = ops,
-				 .opaque = opaque };
+	*bar = (struct pci_bar){
+		.kind = kind, .size = size, .gpa = PCI_UNMAPPED, .ops = ops, .opaque = opaque};
 	if (kind == PCI_BAR_MEM64) {
 		put_le32(reg, 0xc); /* 64 bits wide, prefetchable */
 		put_le64(mask, ~(size - 1));
@@ -161,8 +161,8 @@ pci_intx_update(struct pci_device *pci)
 {
 	struct pci_bus *bus = pci->bus;
 	u16 command = get_le16(pci->config + PCI_COMMAND);
-	bool drive = pci->intx_wanted && !(command & PCI_COMMAND_INTX_DISABLE) &&
-		     !pci_msix_enabled(pci);
+	bool drive =
+		pci->intx_wanted && !(command & PCI_COMMAND_INTX_DISABLE) && !pci_msix_enabled(pci);
 	unsigned pirq;
 
 	if (pci->intx_wanted)
@@ -322,8 +322,8 @@ pci_port_write(void *opaque, u64 offset, unsigned size, u64 value)
 	else if (offset == 0 && size == 4)
 		bus->address = (u32)value & 0x80fffffc;
 	else if (offset >= 4 && size <= 4 && devfn >= 0)
-		pci_bus_write(bus, (unsigned)devfn,
-			      (bus->address & 0xfc) + (unsigned)(offset & 3), size, (u32)value);
+		pci_bus_write(bus, (unsigned)devfn, (bus->address & 0xfc) + (unsigned)(offset & 3),
+			      size, (u32)value);
 }
 
 static const struct io_ops pci_port_ops = {

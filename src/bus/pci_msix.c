@@ -39,8 +39,7 @@ struct pci_msix {
 static bool
 msix_masked(const struct pci_msix *msix, unsigned vector)
 {
-	return msix->function_masked ||
-	       (msix->table[vector * MSIX_ENTRY + 12] & MSIX_ENTRY_MASKED);
+	return msix->function_masked || (msix->table[vector * MSIX_ENTRY + 12] & MSIX_ENTRY_MASKED);
 }
 
 static void

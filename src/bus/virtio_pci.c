@@ -34,39 +34,39 @@ enum {
 };
 
 enum { /* struct virtio_pci_cap, 4.1.4 */
-	CAP_SIZE = 16,
-	CAP_LENGTH = 2,
-	CAP_TYPE = 3,
-	CAP_BAR = 4,
-	CAP_OFFSET = 8,
-	CAP_BYTES = 12,
-	CAP_EXTRA = 16, /* notify multiplier, or data of the access capability */
-	CAP_COMMON = 1,
-	CAP_NOTIFY = 2,
-	CAP_ISR = 3,
-	CAP_DEVICE = 4,
-	CAP_ACCESS = 5,
+       CAP_SIZE = 16,
+       CAP_LENGTH = 2,
+       CAP_TYPE = 3,
+       CAP_BAR = 4,
+       CAP_OFFSET = 8,
+       CAP_BYTES = 12,
+       CAP_EXTRA = 16, /* notify multiplier, or data of the access capability */
+       CAP_COMMON = 1,
+       CAP_NOTIFY = 2,
+       CAP_ISR = 3,
+       CAP_DEVICE = 4,
+       CAP_ACCESS = 5,
 };
 
 enum { /* struct virtio_pci_common_cfg, 4.1.4.3 */
-	COMMON_DEVICE_FEATURE_SELECT = 0,
-	COMMON_DEVICE_FEATURE = 4,
-	COMMON_DRIVER_FEATURE_SELECT = 8,
-	COMMON_DRIVER_FEATURE = 12,
-	COMMON_CONFIG_VECTOR = 16,
-	COMMON_NUM_QUEUES = 18,
-	COMMON_STATUS = 20,
-	COMMON_GENERATION = 21,
-	COMMON_QUEUE_SELECT = 22,
-	COMMON_QUEUE_SIZE = 24,
-	COMMON_QUEUE_VECTOR = 26,
-	COMMON_QUEUE_ENABLE = 28,
-	COMMON_QUEUE_NOTIFY_OFF = 30,
-	COMMON_QUEUE_DESC = 32,
-	COMMON_QUEUE_DRIVER = 40,
-	COMMON_QUEUE_DEVICE = 48,
-	COMMON_QUEUE_NOTIFY_DATA = 56,
-	COMMON_SIZE = 60,
+       COMMON_DEVICE_FEATURE_SELECT = 0,
+       COMMON_DEVICE_FEATURE = 4,
+       COMMON_DRIVER_FEATURE_SELECT = 8,
+       COMMON_DRIVER_FEATURE = 12,
+       COMMON_CONFIG_VECTOR = 16,
+       COMMON_NUM_QUEUES = 18,
+       COMMON_STATUS = 20,
+       COMMON_GENERATION = 21,
+       COMMON_QUEUE_SELECT = 22,
+       COMMON_QUEUE_SIZE = 24,
+       COMMON_QUEUE_VECTOR = 26,
+       COMMON_QUEUE_ENABLE = 28,
+       COMMON_QUEUE_NOTIFY_OFF = 30,
+       COMMON_QUEUE_DESC = 32,
+       COMMON_QUEUE_DRIVER = 40,
+       COMMON_QUEUE_DEVICE = 48,
+       COMMON_QUEUE_NOTIFY_DATA = 56,
+       COMMON_SIZE = 60,
 };
 
 static struct virtio_device *
@@ -235,8 +235,8 @@ virtio_set_status(struct virtio_device *v, u8 value)
 		virtio_reset(v);
 		return;
 	}
-	if ((fresh & VIRTIO_FEATURES_OK) && ((v->driver_features & ~v->features) ||
-					     !virtio_has(v, VIRTIO_F_VERSION_1)))
+	if ((fresh & VIRTIO_FEATURES_OK) &&
+	    ((v->driver_features & ~v->features) || !virtio_has(v, VIRTIO_F_VERSION_1)))
 		value &= (u8)~VIRTIO_FEATURES_OK;
 	if (!((value | v->status) & VIRTIO_FEATURES_OK))
 		value &= (u8)~VIRTIO_DRIVER_OK;
@@ -280,7 +280,8 @@ virtio_common_image(const struct virtio_device *v, u8 image[COMMON_SIZE])
 
 	memset(image, 0, COMMON_SIZE);
 	put_le32(image + COMMON_DEVICE_FEATURE_SELECT, v->feature_select);
-	put_le32(image + COMMON_DEVICE_FEATURE, virtio_feature_half(v->features, v->feature_select));
+	put_le32(image + COMMON_DEVICE_FEATURE,
+		 virtio_feature_half(v->features, v->feature_select));
 	put_le32(image + COMMON_DRIVER_FEATURE_SELECT, v->driver_feature_select);
 	put_le32(image + COMMON_DRIVER_FEATURE,
 		 virtio_feature_half(v->driver_features, v->driver_feature_select));
@@ -502,8 +503,7 @@ virtio_config_written(struct pci_device *pci, unsigned offset, unsigned size)
 	u32 value = get_le32(pci->config + v->access + CAP_EXTRA);
 
 	if (length)
-		virtio_write(v, where, length,
-			     length == 4 ? value : value & (BIT(8 * length) - 1));
+		virtio_write(v, where, length, length == 4 ? value : value & (BIT(8 * length) - 1));
 }
 
 static unsigned
@@ -606,8 +606,8 @@ virtio_pci_init(struct virtio_device *v, const struct virtio_ops *ops,
 	pci_init(&v->pci, &virtio_pci_ops, &id);
 	v->ops = ops;
 	v->host = *host;
-	v->features = info->features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC |
-		      VIRTIO_F_EVENT_IDX;
+	v->features =
+		info->features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX;
 	v->queue_count = info->queue_count;
 	v->config_size = info->config_size;
 	v->config_vector = VIRTIO_NO_VECTOR;

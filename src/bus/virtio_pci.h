@@ -24,12 +24,12 @@ enum {
 };
 
 enum { /* device status, 2.1 */
-	VIRTIO_ACKNOWLEDGE = 1,
-	VIRTIO_DRIVER = 2,
-	VIRTIO_DRIVER_OK = 4,
-	VIRTIO_FEATURES_OK = 8,
-	VIRTIO_NEEDS_RESET = 0x40,
-	VIRTIO_FAILED = 0x80,
+       VIRTIO_ACKNOWLEDGE = 1,
+       VIRTIO_DRIVER = 2,
+       VIRTIO_DRIVER_OK = 4,
+       VIRTIO_FEATURES_OK = 8,
+       VIRTIO_NEEDS_RESET = 0x40,
+       VIRTIO_FAILED = 0x80,
 };
 
 #define VIRTIO_F_INDIRECT_DESC BIT64(28)
@@ -73,7 +73,7 @@ struct virtio_device {
 	u16 queue_select, config_vector;
 	unsigned queue_count, config_size;
 	struct virtio_queue queues[VIRTIO_QUEUES_MAX];
-	unsigned access; /* offset of the PCI configuration access capability */
+	unsigned access;	      /* offset of the PCI configuration access capability */
 	u8 config[VIRTIO_CONFIG_MAX]; /* device configuration, as the driver reads it */
 };
 

@@ -81,8 +81,8 @@ virtq_reset(struct virtq *q)
 	struct memory *memory = q->memory;
 	u16 size_max = q->size_max;
 
-	*q = (struct virtq){ .memory = memory, .size_max = size_max, .size = size_max,
-			     .buffers = buffers };
+	*q = (struct virtq){
+		.memory = memory, .size_max = size_max, .size = size_max, .buffers = buffers};
 }
 
 static int
@@ -292,16 +292,24 @@ virtq_set_avail_event(struct virtq *q, u16 value)
 bool
 virtq_enable_notify(struct virtq *q)
 {
+	return virtq_enable_notify_after(q, 0);
+}
+
+bool
+virtq_enable_notify_after(struct virtq *q, unsigned count)
+{
+	u16 seen = (u16)(q->avail_next + count);
+
 	if (!q->ready || q->broken)
 		return false;
 	if (q->event_index) {
-		virtq_set_avail_event(q, q->avail_next);
+		virtq_set_avail_event(q, seen);
 	} else {
 		virtq_store(q->used_host, 0);
 		memory_written(q->memory, q->used, 2);
 	}
 	virtq_fence();
-	return virtq_avail_idx(q) != q->avail_next;
+	return virtq_avail_idx(q) != seen;
 }
 
 void

@@ -83,6 +83,8 @@ bool virtq_publish(struct virtq *q);
 /* Asks the driver for notifications, or tells it that none are needed now.
  * After enabling, true if chains came meanwhile: pop again. */
 bool virtq_enable_notify(struct virtq *q);
+/* The same for a device that gave COUNT chains back because it needs more. */
+bool virtq_enable_notify_after(struct virtq *q, unsigned count);
 void virtq_disable_notify(struct virtq *q);
 
 /* Bytes OFFSET.. of the chain's OUT buffers; how many were copied. */

@@ -44,31 +44,31 @@ enum {
 #define BLK_F_WRITE_ZEROES BIT64(14)
 
 enum { /* request types */
-	BLK_T_IN = 0,
-	BLK_T_OUT = 1,
-	BLK_T_FLUSH = 4,
-	BLK_T_GET_ID = 8,
-	BLK_T_DISCARD = 11,
-	BLK_T_WRITE_ZEROES = 13,
+       BLK_T_IN = 0,
+       BLK_T_OUT = 1,
+       BLK_T_FLUSH = 4,
+       BLK_T_GET_ID = 8,
+       BLK_T_DISCARD = 11,
+       BLK_T_WRITE_ZEROES = 13,
 };
 
 enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
 
 enum { /* struct virtio_blk_config */
-	CONFIG_CAPACITY = 0,
-	CONFIG_SIZE_MAX = 8,
-	CONFIG_SEG_MAX = 12,
-	CONFIG_BLK_SIZE = 20,
-	CONFIG_PHYSICAL_EXP = 24,
-	CONFIG_MIN_IO = 26,
-	CONFIG_OPT_IO = 28,
-	CONFIG_DISCARD_SECTORS = 36,
-	CONFIG_DISCARD_SEG = 40,
-	CONFIG_DISCARD_ALIGN = 44,
-	CONFIG_ZEROES_SECTORS = 48,
-	CONFIG_ZEROES_SEG = 52,
-	CONFIG_ZEROES_UNMAP = 56,
-	CONFIG_SIZE = 60,
+       CONFIG_CAPACITY = 0,
+       CONFIG_SIZE_MAX = 8,
+       CONFIG_SEG_MAX = 12,
+       CONFIG_BLK_SIZE = 20,
+       CONFIG_PHYSICAL_EXP = 24,
+       CONFIG_MIN_IO = 26,
+       CONFIG_OPT_IO = 28,
+       CONFIG_DISCARD_SECTORS = 36,
+       CONFIG_DISCARD_SEG = 40,
+       CONFIG_DISCARD_ALIGN = 44,
+       CONFIG_ZEROES_SECTORS = 48,
+       CONFIG_ZEROES_SEG = 52,
+       CONFIG_ZEROES_UNMAP = 56,
+       CONFIG_SIZE = 60,
 };
 
 struct virtio_blk {
@@ -184,7 +184,7 @@ blk_set_data(struct blk_request *r, const struct virtq_buffer *buffers, unsigned
 			b.len = (u32)left;
 		left -= b.len;
 		r->buffers[r->count] = b;
-		r->iov[r->count++] = (struct iovec){ .iov_base = b.host, .iov_len = b.len };
+		r->iov[r->count++] = (struct iovec){.iov_base = b.host, .iov_len = b.len};
 	}
 }
 

@@ -247,7 +247,7 @@ virtio_console_create(struct pci_bus *bus, unsigned slot, const struct device_ho
 	if (!c)
 		return -ENOMEM;
 	c->host = *console;
-	c->ports[0] = (struct console_port){ .rx = 0, .tx = 1 };
+	c->ports[0] = (struct console_port){.rx = 0, .tx = 1};
 	error = virtio_pci_init(&c->v, &console_ops, &info, host);
 	if (error)
 		goto no_device;

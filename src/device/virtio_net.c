@@ -69,10 +69,10 @@ struct virtio_net {
 	u8 mac[6]; /* as created; the guest may set another until reset */
 	struct loop_fd *watch;
 	struct net_filter filter;
-	bool link;	 /* as the guest sees it */
-	bool gone;	 /* the other end of the socket is closed */
-	bool rx_starved; /* frame waits for buffers */
-	bool tx_blocked; /* the socket is full */
+	bool link;	  /* as the guest sees it */
+	bool gone;	  /* the other end of the socket is closed */
+	bool rx_starved;  /* frame waits for buffers */
+	bool tx_blocked;  /* the socket is full */
 	size_t frame_len; /* of frame, its header too; 0: none */
 	u8 frame[NET_FRAME_MAX];
 };
@@ -208,7 +208,7 @@ struct net_delivery {
 };
 
 /* Spreads the frame over as many chains as it takes: 1, 0 if the guest has too
- * few for now (they are given back), -EMSGSIZE if it can never have enough,
+ * few for now (D->count, given back), -EMSGSIZE if it can never have enough,
  * -EINVAL if the queue is no good. */
 static int
 net_spread(struct virtio_net *net, struct net_delivery *d)
@@ -234,11 +234,11 @@ net_spread(struct virtio_net *net, struct net_delivery *d)
 		}
 		if (d->count == 0)
 			for (unsigned i = 0; i < 2; i++)
-				d->buffers[i] = net_byte(&chain, NET_BUFFERS_AT + i,
-							 &d->buffers_gpa[i]);
+				d->buffers[i] =
+					net_byte(&chain, NET_BUFFERS_AT + i, &d->buffers_gpa[i]);
 		d->head[d->count] = chain.head;
-		d->len[d->count] = (u32)virtq_copy_in(q, &chain, 0, net->frame + done,
-						      net->frame_len - done);
+		d->len[d->count] =
+			(u32)virtq_copy_in(q, &chain, 0, net->frame + done, net->frame_len - done);
 		done += d->len[d->count++];
 	}
 	return d->buffers[1] ? 1 : -EINVAL;
@@ -269,7 +269,7 @@ net_deliver(struct virtio_net *net)
 
 	do {
 		got = net_spread(net, &d);
-	} while (got == 0 && virtq_enable_notify(q));
+	} while (got == 0 && virtq_enable_notify_after(q, d.count));
 	if (got == 0) {
 		net->rx_starved = true;
 		return false;
@@ -342,17 +342,16 @@ net_send(struct virtio_net *net, const struct virtq_chain *chain)
 {
 	struct net_header header;
 	struct iovec iov[NET_QUEUE + 1];
-	struct msghdr message = { .msg_iov = iov, .msg_iovlen = 1 };
+	struct msghdr message = {.msg_iov = iov, .msg_iovlen = 1};
 	u64 skip = NET_HEADER;
 
-	if (chain->out_len < NET_HEADER + NET_ETHER || chain->out_len > NET_FRAME_MAX ||
-	    !net->link)
+	if (chain->out_len < NET_HEADER + NET_ETHER || chain->out_len > NET_FRAME_MAX || !net->link)
 		return true;
 	virtq_copy_out(chain, 0, &header, sizeof(header));
 	if (!net_header_valid(net, &header))
 		return true;
 	header.buffers = 0;
-	iov[0] = (struct iovec){ .iov_base = &header, .iov_len = sizeof(header) };
+	iov[0] = (struct iovec){.iov_base = &header, .iov_len = sizeof(header)};
 	for (unsigned i = 0; i < chain->out_count; i++) {
 		const struct virtq_buffer *b = &chain->out[i];
 

@@ -44,7 +44,7 @@ net_filter_listed(const struct net_filter *filter, const u8 *mac)
 bool
 net_filter_pass(const struct net_filter *filter, const u8 *frame)
 {
-	static const u8 broadcast[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	static const u8 broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
 	if (filter->promiscuous)
 		return true;
@@ -63,9 +63,9 @@ static u8
 net_filter_mode(struct net_filter *filter, u8 command, const struct virtq_chain *chain)
 {
 	bool *const modes[] = {
-		[RX_PROMISC] = &filter->promiscuous,  [RX_ALLMULTI] = &filter->all_multicast,
-		[RX_ALLUNI] = &filter->all_unicast,   [RX_NOMULTI] = &filter->no_multicast,
-		[RX_NOUNI] = &filter->no_unicast,     [RX_NOBCAST] = &filter->no_broadcast,
+		[RX_PROMISC] = &filter->promiscuous, [RX_ALLMULTI] = &filter->all_multicast,
+		[RX_ALLUNI] = &filter->all_unicast,  [RX_NOMULTI] = &filter->no_multicast,
+		[RX_NOUNI] = &filter->no_unicast,    [RX_NOBCAST] = &filter->no_broadcast,
 	};
 	u8 on;
 

@@ -25,7 +25,6 @@ void net_filter_reset(struct net_filter *filter, const u8 mac[6]);
 /* FRAME starts with its destination. */
 bool net_filter_pass(const struct net_filter *filter, const u8 *frame);
 /* Obeys one command; the bytes written to its chain. */
-u32 net_filter_command(struct net_filter *filter, struct virtq *q,
-		       const struct virtq_chain *chain);
+u32 net_filter_command(struct net_filter *filter, struct virtq *q, const struct virtq_chain *chain);
 
 #endif

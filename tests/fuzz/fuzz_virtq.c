@@ -5,7 +5,8 @@
  *
  *	op & 7	0 store bytes in RAM near a ring or buffer	1 write BAR 4 of a device
  *		2 read BAR 4	3 notify	4 offer a head and notify
- *		5 write configuration space	6 bring a device up again	7 console input, link
+ *		5 write configuration space	6 bring a device up again	7 console input,
+ *link
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>
@@ -77,8 +78,8 @@ bring_up(struct fuzz *f, unsigned device)
 static void
 create(struct fuzz *f)
 {
-	struct virtio_console_host console = { .opaque = f, .output = fuzz_output };
-	struct virtio_net_config net = { .offloads = true };
+	struct virtio_console_host console = {.opaque = f, .output = fuzz_output};
+	struct virtio_net_config net = {.offloads = true};
 	struct block *block;
 	int disk = memfd_create("disk", MFD_CLOEXEC), pair[2];
 
@@ -107,8 +108,8 @@ static void
 store(struct fuzz *f, unsigned device, unsigned queue)
 {
 	const struct driver_queue *q = &f->drivers[device].queues[queue];
-	const u64 bases[] = { q->desc, q->avail, q->used, RINGS + 0x80000, q->desc + 0x100,
-			      RINGS + 0x81000, 0, BOARD_RAM - 0x40 };
+	const u64 bases[] = {q->desc,	      q->avail,	       q->used, RINGS + 0x80000,
+			     q->desc + 0x100, RINGS + 0x81000, 0,	BOARD_RAM - 0x40};
 	u64 base = bases[take(f, 1) & 7] + take(f, 1), value;
 	size_t len = (take(f, 1) & 63) + 1;
 	u8 *to = memory_ptr(f->board.memory, base, len);
@@ -123,7 +124,7 @@ store(struct fuzz *f, unsigned device, unsigned queue)
 static void
 send_frame(struct fuzz *f)
 {
-	u8 frame[512] = { 0 };
+	u8 frame[512] = {0};
 	u64 value = take(f, 8);
 
 	memcpy(frame, &value, 8);
@@ -143,7 +144,8 @@ always(void *opaque)
 static void
 step(struct fuzz *f)
 {
-	unsigned op = (unsigned)take(f, 1), device = (op >> 3) % DEVICES, queue = (op >> 5) % QUEUES;
+	unsigned op = (unsigned)take(f, 1), device = (op >> 3) % DEVICES,
+		 queue = (op >> 5) % QUEUES;
 	struct driver *d = &f->drivers[device];
 	unsigned size = 1u << (take(f, 1) & 3);
 	u64 offset;

@@ -120,8 +120,8 @@ perform(struct fixture *f, struct block_request *r)
 static int
 transfer(struct fixture *f, enum block_op op, void *buf, size_t len, u64 offset)
 {
-	struct iovec iov = { .iov_base = buf, .iov_len = len };
-	struct block_request r = { .op = op, .offset = offset, .iov = &iov, .iov_count = 1 };
+	struct iovec iov = {.iov_base = buf, .iov_len = len};
+	struct block_request r = {.op = op, .offset = offset, .iov = &iov, .iov_count = 1};
 
 	return perform(f, &r);
 }
@@ -130,9 +130,9 @@ static void
 test_read_write(struct fixture *f)
 {
 	static u8 out[64 << 10], in[64 << 10];
-	struct iovec iov[3] = { { in, 512 }, { in + 512, 1024 }, { in + 1536, sizeof(in) - 1536 } };
-	struct block_request r = { .op = BLOCK_READ, .offset = 4096, .iov = iov, .iov_count = 3 };
-	struct block_request flush = { .op = BLOCK_FLUSH };
+	struct iovec iov[3] = {{in, 512}, {in + 512, 1024}, {in + 1536, sizeof(in) - 1536}};
+	struct block_request r = {.op = BLOCK_READ, .offset = 4096, .iov = iov, .iov_count = 3};
+	struct block_request flush = {.op = BLOCK_FLUSH};
 
 	for (size_t i = 0; i < sizeof(out); i++)
 		out[i] = (u8)(i * 7 + i / 256);
@@ -164,7 +164,7 @@ static void
 test_erase(struct fixture *f)
 {
 	static u8 buf[2 << 20], zeroes[2 << 20];
-	struct block_request r = { .op = BLOCK_WRITE_ZEROES, .offset = 512, .length = 8192 };
+	struct block_request r = {.op = BLOCK_WRITE_ZEROES, .offset = 512, .length = 8192};
 	struct stat before, after;
 
 	memset(buf, 0x5a, sizeof(buf));
@@ -208,9 +208,13 @@ test_many(struct fixture *f)
 	for (u32 i = 0; i < MANY; i++) {
 		for (unsigned j = 0; j < 128; j++)
 			buf[i][j] = i * 1000 + j;
-		iov[i] = (struct iovec){ buf[i], 512 };
-		r[i] = (struct block_request){ .op = BLOCK_WRITE, .offset = 512 * (MANY - 1 - i),
-			.iov = &iov[i], .iov_count = 1, .done = done, .opaque = f };
+		iov[i] = (struct iovec){buf[i], 512};
+		r[i] = (struct block_request){.op = BLOCK_WRITE,
+					      .offset = 512 * (MANY - 1 - i),
+					      .iov = &iov[i],
+					      .iov_count = 1,
+					      .done = done,
+					      .opaque = f};
 		assert_int_equal(f->block->ops->submit(f->block, &r[i]), 0);
 	}
 	f->block->ops->kick(f->block);
@@ -231,10 +235,13 @@ test_drain(struct fixture *f)
 
 	f->done = 0;
 	for (unsigned i = 0; i < 64; i++) {
-		iov[i] = (struct iovec){ buf[i], 4096 };
-		r[i] = (struct block_request){ .op = i % 9 ? BLOCK_WRITE : BLOCK_FLUSH,
-			.offset = 4096 * i, .iov = &iov[i], .iov_count = 1, .done = done,
-			.opaque = f };
+		iov[i] = (struct iovec){buf[i], 4096};
+		r[i] = (struct block_request){.op = i % 9 ? BLOCK_WRITE : BLOCK_FLUSH,
+					      .offset = 4096 * i,
+					      .iov = &iov[i],
+					      .iov_count = 1,
+					      .done = done,
+					      .opaque = f};
 		assert_int_equal(f->block->ops->submit(f->block, &r[i]), 0);
 	}
 	/* Not kicked: drain starts them, and needs no loop. */
@@ -245,7 +252,7 @@ test_drain(struct fixture *f)
 static void
 test_readonly(struct fixture *f)
 {
-	struct block_request r = { .op = BLOCK_DISCARD, .length = 512 };
+	struct block_request r = {.op = BLOCK_DISCARD, .length = 512};
 	u8 buf[512];
 
 	f->block->ops->close(f->block);
@@ -296,8 +303,8 @@ test_not_an_image(struct fixture *f)
 
 typedef void test_fn(struct fixture *f);
 
-static test_fn *const all[] = { test_read_write, test_bounds, test_erase, test_many,
-				test_drain, test_readonly, test_host_errors, test_not_an_image };
+static test_fn *const all[] = {test_read_write, test_bounds,   test_erase,	 test_many,
+			       test_drain,	test_readonly, test_host_errors, test_not_an_image};
 
 static void
 run_all(enum block_engine engine)

@@ -20,7 +20,7 @@ regs_write(void *opaque, u64 offset, unsigned size, u64 value)
 	*(u32 *)opaque = (u32)value;
 }
 
-static const struct io_ops regs_ops = { .read = regs_read, .write = regs_write };
+static const struct io_ops regs_ops = {.read = regs_read, .write = regs_write};
 
 /* Test cards are static: the bus outlives the test that adds them. */
 struct card {
@@ -45,11 +45,15 @@ card_reset(struct pci_device *pci)
 	CONTAINER_OF(pci, struct card, pci)->resets++;
 }
 
-static const struct pci_ops card_ops = { .bar_moved = card_moved, .reset = card_reset };
+static const struct pci_ops card_ops = {.bar_moved = card_moved, .reset = card_reset};
 
 static const struct pci_id card_id = {
-	.vendor = 0x1234, .device = 0x5678, .subsystem_vendor = 1, .subsystem = 2,
-	.revision = 3, .class_code = 0x020000,
+	.vendor = 0x1234,
+	.device = 0x5678,
+	.subsystem_vendor = 1,
+	.subsystem = 2,
+	.revision = 3,
+	.class_code = 0x020000,
 };
 
 static void
@@ -184,8 +188,8 @@ test_assign_and_reset(void **state)
 		for (unsigned j = 0; j < PCI_BARS; j++)
 			if (cards[i].pci.bars[j].kind != PCI_BAR_NONE) {
 				assert_true(cards[i].pci.bars[j].gpa != PCI_UNMAPPED);
-				assert_true(cards[i].pci.bars[j].gpa %
-						    cards[i].pci.bars[j].size == 0);
+				assert_true(cards[i].pci.bars[j].gpa % cards[i].pci.bars[j].size ==
+					    0);
 			}
 	assert_true(cards[0].pci.bars[0].gpa != cards[1].pci.bars[0].gpa);
 	assert_int_equal(ecam_read(b, 3, PCI_INTERRUPT_LINE, 1), 11); /* 4 + (3 + 0) % 4 = 7 */
@@ -229,7 +233,7 @@ static void
 test_msix(void **state)
 {
 	struct board *b = *state;
-	struct driver d = { .board = b, .slot = 4 };
+	struct driver d = {.board = b, .slot = 4};
 	static struct card card;
 	unsigned cap;
 	u64 table, address;

@@ -38,7 +38,8 @@ fixture_open(struct fixture *f, bool events, bool readonly, enum block_engine en
 	assert_int_equal(board_create(&f->board, events), 0);
 	assert_int_equal(block_open_raw(&block, dup(f->fd), readonly, f->board.loop, engine), 0);
 	assert_int_equal(virtio_blk_create(f->board.bus, SLOT, &f->board.host, block,
-					   "serial-0123456789-too-long", &f->blk), 0);
+					   "serial-0123456789-too-long", &f->blk),
+			 0);
 	assert_int_equal(board_assign(&f->board), 0);
 	driver_find(&f->driver, &f->board, SLOT);
 	f->ram = memory_ram_host(f->board.memory);
@@ -67,7 +68,9 @@ request(struct fixture *f, unsigned n, u32 type, u64 sector, u64 data, u32 len)
 {
 	u64 at = HEADERS + 64 * n;
 	struct driver_buffer buffers[3] = {
-		{ at, 16, false }, { data, len, type == T_IN || type == T_ID }, { at + 16, 1, true },
+		{at, 16, false},
+		{data, len, type == T_IN || type == T_ID},
+		{at + 16, 1, true},
 	};
 
 	put_le32(f->ram + at, type);
@@ -416,16 +419,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_config),
-		cmocka_unit_test(test_io),
-		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_readonly),
-		cmocka_unit_test(test_odd_framing),
-		cmocka_unit_test(test_many_at_once),
-		cmocka_unit_test(test_flood),
-		cmocka_unit_test(test_needs_reset),
-		cmocka_unit_test(test_reset_in_flight),
-		cmocka_unit_test(test_access_capability),
+		cmocka_unit_test(test_config),		cmocka_unit_test(test_io),
+		cmocka_unit_test(test_errors),		cmocka_unit_test(test_readonly),
+		cmocka_unit_test(test_odd_framing),	cmocka_unit_test(test_many_at_once),
+		cmocka_unit_test(test_flood),		cmocka_unit_test(test_needs_reset),
+		cmocka_unit_test(test_reset_in_flight), cmocka_unit_test(test_access_capability),
 		cmocka_unit_test(test_resize),
 	};
 

@@ -46,13 +46,14 @@ input_ready(void *opaque)
 static void
 fixture_open(struct fixture *f, unsigned slot)
 {
-	struct virtio_console_host host = { f, output, input_ready };
+	struct virtio_console_host host = {f, output, input_ready};
 
 	memset(f, 0, sizeof(*f));
 	f->room = sizeof(f->text);
 	assert_int_equal(board_create(&f->board, false), 0);
-	assert_int_equal(virtio_console_create(f->board.bus, CONSOLE, &f->board.host, &host,
-					       &f->console), 0);
+	assert_int_equal(
+		virtio_console_create(f->board.bus, CONSOLE, &f->board.host, &host, &f->console),
+		0);
 	assert_int_equal(virtio_rng_create(f->board.bus, RNG, &f->board.host), 0);
 	assert_int_equal(board_assign(&f->board), 0);
 	f->ram = memory_ram_host(f->board.memory);
@@ -68,7 +69,7 @@ static void
 say(struct fixture *f, const char *text)
 {
 	size_t len = strlen(text);
-	struct driver_buffer b[2] = { { DATA, 1, false }, { DATA + 1, (u32)len - 1, false } };
+	struct driver_buffer b[2] = {{DATA, 1, false}, {DATA + 1, (u32)len - 1, false}};
 
 	memcpy(f->ram + DATA, text, len);
 	driver_add(&f->driver, Q_TX, b, 2);
@@ -111,7 +112,7 @@ test_output(void **state)
 static void
 test_input(void **state)
 {
-	struct driver_buffer b = { DATA, 4, true };
+	struct driver_buffer b = {DATA, 4, true};
 	struct fixture f;
 	u32 id, len;
 
@@ -158,8 +159,8 @@ test_config(void **state)
 static void
 test_rng(void **state)
 {
-	struct driver_buffer b[2] = { { DATA, 100, true }, { DATA + 200, 60, true } };
-	struct driver_buffer large = { DATA, 1 << 20, true };
+	struct driver_buffer b[2] = {{DATA, 100, true}, {DATA + 200, 60, true}};
+	struct driver_buffer large = {DATA, 1 << 20, true};
 	struct fixture f;
 	unsigned zeroes = 0;
 	u32 id, len;

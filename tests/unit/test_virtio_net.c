@@ -33,12 +33,12 @@ struct fixture {
 	u8 *ram;
 };
 
-static const u8 mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
+static const u8 mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 
 static void
 fixture_open(struct fixture *f, bool offloads)
 {
-	struct virtio_net_config config = { .offloads = offloads, .mtu = 1400 };
+	struct virtio_net_config config = {.offloads = offloads, .mtu = 1400};
 	int fds[2];
 
 	memset(f, 0, sizeof(*f));
@@ -47,7 +47,8 @@ fixture_open(struct fixture *f, bool offloads)
 	f->peer = fds[1];
 	memcpy(config.mac, mac, 6);
 	assert_int_equal(board_create(&f->board, false), 0);
-	assert_int_equal(virtio_net_create(f->board.bus, SLOT, &f->board.host, &config, &f->net), 0);
+	assert_int_equal(virtio_net_create(f->board.bus, SLOT, &f->board.host, &config, &f->net),
+			 0);
 	assert_int_equal(board_assign(&f->board), 0);
 	driver_find(&f->driver, &f->board, SLOT);
 	f->ram = memory_ram_host(f->board.memory);
@@ -76,8 +77,8 @@ static void
 add_rx(struct fixture *f, unsigned count, u32 size)
 {
 	for (unsigned i = 0; i < count; i++) {
-		struct driver_buffer b = { RX + RX_SIZE * f->driver.queues[Q_RX].next_desc, size,
-					   true };
+		struct driver_buffer b = {RX + RX_SIZE * f->driver.queues[Q_RX].next_desc, size,
+					  true};
 
 		driver_add(&f->driver, Q_RX, &b, 1);
 	}
@@ -87,8 +88,8 @@ add_rx(struct fixture *f, unsigned count, u32 size)
 static void
 peer_send(struct fixture *f, const struct net_header *header, const u8 *frame, size_t len)
 {
-	struct iovec iov[2] = { { (void *)header, sizeof(*header) }, { (void *)frame, len } };
-	struct msghdr message = { .msg_iov = iov, .msg_iovlen = 2 };
+	struct iovec iov[2] = {{(void *)header, sizeof(*header)}, {(void *)frame, len}};
+	struct msghdr message = {.msg_iov = iov, .msg_iovlen = 2};
 
 	assert_int_equal(sendmsg(f->peer, &message, MSG_DONTWAIT), sizeof(*header) + len);
 }
@@ -132,12 +133,12 @@ test_transmit(void **state)
 	memset(header, 0, 12);
 	memcpy(f.ram + TX + 100, frame, sizeof(frame));
 	for (unsigned split = 0; split < 2; split++) {
-		struct driver_buffer b[3] = { { TX, 12, false }, { TX + 100, 700, false },
-					      { TX + 800, 814, false } };
+		struct driver_buffer b[3] = {
+			{TX, 12, false}, {TX + 100, 700, false}, {TX + 800, 814, false}};
 
 		if (split) {
 			memmove(f.ram + TX + 88, header, 12);
-			b[0] = (struct driver_buffer){ TX + 88, 12 + 1514, false };
+			b[0] = (struct driver_buffer){TX + 88, 12 + 1514, false};
 		}
 		header[0] = 1;
 		driver_add(&f.driver, Q_TX, b, split ? 1 : 3);
@@ -150,8 +151,11 @@ test_transmit(void **state)
 	}
 	/* Not agreed on (TSO), too short, too long: dropped, done, nothing else. */
 	for (unsigned i = 0; i < 3; i++) {
-		struct driver_buffer b = { TX, i == 0 ? 200 : i == 1 ? 12 + 13 : NET_FRAME_MAX + 1,
-					   false };
+		struct driver_buffer b = {TX,
+					  i == 0   ? 200
+					  : i == 1 ? 12 + 13
+						   : NET_FRAME_MAX + 1,
+					  false};
 
 		header[0] = 0;
 		header[1] = i == 0 ? 1 : 0;
@@ -180,7 +184,7 @@ test_transmit_backpressure(void **state)
 	memset(f.ram + TX, 0, 12);
 	for (unsigned i = 0; i < FRAMES; i++) {
 		u64 mark = TX + 0x100000 + 64 * i;
-		struct driver_buffer b[2] = { { mark, 32, false }, { TX + 12, LEN, false } };
+		struct driver_buffer b[2] = {{mark, 32, false}, {TX + 12, LEN, false}};
 
 		memset(f.ram + mark, 0, 32);
 		f.ram[mark + 20] = (u8)i;
@@ -194,8 +198,7 @@ test_transmit_backpressure(void **state)
 			while (driver_used_idx(&f.driver, Q_TX) != i + 1) {
 				while (recv(f.peer, got, sizeof(got), MSG_DONTWAIT) > 0)
 					assert_int_equal(got[20], seen++);
-				f.driver.queues[Q_TX].used_seen =
-					driver_used_idx(&f.driver, Q_TX);
+				f.driver.queues[Q_TX].used_seen = driver_used_idx(&f.driver, Q_TX);
 				assert_true(driver_wait(&f.driver, Q_TX, 1));
 			}
 		}
@@ -210,7 +213,7 @@ test_transmit_backpressure(void **state)
 static void
 test_receive(void **state)
 {
-	struct net_header header = { .flags = 2 };
+	struct net_header header = {.flags = 2};
 	struct fixture f;
 	u8 frame[1514];
 	u32 id, len;
@@ -238,7 +241,7 @@ static void
 test_receive_merged(void **state)
 {
 	enum { LEN = 20000 };
-	struct net_header header = { .gso_type = 1, .gso_size = 1448, .flags = 1 };
+	struct net_header header = {.gso_type = 1, .gso_size = 1448, .flags = 1};
 	struct fixture f;
 	u8 frame[LEN], got[LEN + 12];
 	u32 id, len, total;
@@ -250,8 +253,9 @@ test_receive_merged(void **state)
 		fill(frame, LEN, (u8)round);
 		add_rx(&f, 3, RX_SIZE);
 		peer_send(&f, &header, frame, LEN);
-		assert_int_equal(driver_used_idx(&f.driver, Q_RX),
-				 f.driver.queues[Q_RX].used_seen);
+		for (unsigned i = 0; i < 20; i++)
+			driver_wait(&f.driver, Q_CTRL, 0);
+		assert_int_equal(driver_used_idx(&f.driver, Q_RX), f.driver.queues[Q_RX].used_seen);
 		add_rx(&f, 7, RX_SIZE);
 		assert_true(driver_wait(&f.driver, Q_RX, 10));
 		for (n = 0, total = 0; driver_take(&f.driver, Q_RX, &id, &len); n++) {
@@ -271,9 +275,9 @@ test_receive_merged(void **state)
 static void
 test_receive_backpressure(void **state)
 {
-	struct net_header header = { 0 };
+	struct net_header header = {0};
 	struct fixture f;
-	u8 frame[1000] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	u8 frame[1000] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 	u32 id, len;
 
 	fixture_open(&f, false);
@@ -296,10 +300,10 @@ test_receive_backpressure(void **state)
 static void
 test_receive_without_offloads(void **state)
 {
-	struct net_header header = { .flags = 1, .csum_start = 14, .csum_offset = 16 };
-	struct net_header large = { .gso_type = 1 };
+	struct net_header header = {.flags = 1, .csum_start = 14, .csum_offset = 16};
+	struct net_header large = {.gso_type = 1};
 	struct fixture f;
-	u8 frame[14 + 21] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, *got;
+	u8 frame[14 + 21] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, *got;
 	u32 id, len, sum = 0;
 
 	fixture_open(&f, true);
@@ -326,7 +330,7 @@ test_receive_without_offloads(void **state)
 static u8
 command(struct fixture *f, const void *bytes, u32 len)
 {
-	struct driver_buffer b[2] = { { TX, len, false }, { TX + 4096, 1, true } };
+	struct driver_buffer b[2] = {{TX, len, false}, {TX + 4096, 1, true}};
 	u32 id, used;
 
 	memcpy(f->ram + TX, bytes, len);
@@ -342,9 +346,9 @@ command(struct fixture *f, const void *bytes, u32 len)
 static bool
 arrives(struct fixture *f, const u8 destination[6])
 {
-	struct net_header header = { 0 };
-	static const u8 broadcast[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
-	u8 frame[60] = { 0 };
+	struct net_header header = {0};
+	static const u8 broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	u8 frame[60] = {0};
 	u32 id, len;
 	bool arrived;
 
@@ -369,24 +373,24 @@ arrives(struct fixture *f, const u8 destination[6])
 static void
 test_filter(void **state)
 {
-	static const u8 other[6] = { 0x52, 0x54, 0, 9, 9, 9 }, multi[6] = { 1, 0, 0x5e, 0, 0, 1 };
-	static const u8 fresh[6] = { 0x52, 0x54, 0, 7, 7, 7 };
-	u8 table[22] = { 1, 0, 1 }, address[8] = { 1, 1 };
+	static const u8 other[6] = {0x52, 0x54, 0, 9, 9, 9}, multi[6] = {1, 0, 0x5e, 0, 0, 1};
+	static const u8 fresh[6] = {0x52, 0x54, 0, 7, 7, 7};
+	u8 table[22] = {1, 0, 1}, address[8] = {1, 1};
 	struct fixture f;
 
 	fixture_open(&f, false);
 	fixture_start(&f, F_BASE);
 	assert_true(arrives(&f, other));
-	assert_int_equal(command(&f, (u8[]){ 0, 0, 0 }, 3), 0); /* promiscuous off */
+	assert_int_equal(command(&f, (u8[]){0, 0, 0}, 3), 0); /* promiscuous off */
 	assert_false(arrives(&f, other));
 	assert_true(arrives(&f, mac));
 	assert_false(arrives(&f, multi));
-	assert_int_equal(command(&f, (u8[]){ 0, 1, 1 }, 3), 0); /* all multicast */
+	assert_int_equal(command(&f, (u8[]){0, 1, 1}, 3), 0); /* all multicast */
 	assert_true(arrives(&f, multi));
-	assert_int_equal(command(&f, (u8[]){ 0, 1, 0 }, 3), 0);
-	memcpy(table, (u8[]){ 1, 0, 1, 0, 0, 0 }, 6);
+	assert_int_equal(command(&f, (u8[]){0, 1, 0}, 3), 0);
+	memcpy(table, (u8[]){1, 0, 1, 0, 0, 0}, 6);
 	memcpy(table + 6, other, 6);
-	memcpy(table + 12, (u8[]){ 1, 0, 0, 0 }, 4);
+	memcpy(table + 12, (u8[]){1, 0, 0, 0}, 4);
 	memcpy(table + 16, multi, 6);
 	assert_int_equal(command(&f, table, 22), 0);
 	assert_true(arrives(&f, other));
@@ -402,9 +406,9 @@ test_filter(void **state)
 	memset(table + 2, 0xff, 4);
 	assert_int_equal(command(&f, table, 22), 1);
 	assert_int_equal(command(&f, address, 5), 1);
-	assert_int_equal(command(&f, (u8[]){ 0, 77, 1 }, 3), 1);
-	assert_int_equal(command(&f, (u8[]){ 0, 0 }, 2), 1);
-	assert_int_equal(command(&f, (u8[]){ 9 }, 1), 1);
+	assert_int_equal(command(&f, (u8[]){0, 77, 1}, 3), 1);
+	assert_int_equal(command(&f, (u8[]){0, 0}, 2), 1);
+	assert_int_equal(command(&f, (u8[]){9}, 1), 1);
 	assert_true(arrives(&f, other));
 	fixture_close(&f);
 }
@@ -422,7 +426,7 @@ static void
 test_peer_gone(void **state)
 {
 	struct fixture f;
-	struct driver_buffer b = { TX, 100, false };
+	struct driver_buffer b = {TX, 100, false};
 
 	fixture_open(&f, false);
 	fixture_start(&f, F_BASE);
@@ -442,9 +446,9 @@ test_peer_gone(void **state)
 static void
 test_hostile(void **state)
 {
-	struct net_header header = { 0 };
+	struct net_header header = {0};
 	struct fixture f;
-	u8 frame[600] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	u8 frame[600] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
 	fixture_open(&f, false);
 	fixture_start(&f, F_BASE);

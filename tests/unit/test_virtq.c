@@ -89,7 +89,7 @@ test_chain(void **state)
 {
 	struct fixture *f = *state;
 	struct virtq_chain chain;
-	char text[16] = { 0 };
+	char text[16] = {0};
 
 	start(f, false);
 	assert_int_equal(virtq_pop(&f->q, &chain), 0);
@@ -163,22 +163,22 @@ struct bad {
 };
 
 static const struct bad bads[] = {
-	{ "loop", { { DATA, 4, NEXT, 1 }, { DATA, 4, NEXT, 0 } }, 0 },
-	{ "self loop of empty buffers", { { DATA, 0, NEXT, 0 } }, 0 },
-	{ "head beyond the table", { { DATA, 4, 0, 0 } }, SIZE },
-	{ "next beyond the table", { { DATA, 4, NEXT, SIZE } }, 0 },
-	{ "not RAM", { { 0xfee00000, 4, 0, 0 } }, 0 },
-	{ "across the end of RAM", { { RAM - 2, 4, 0, 0 } }, 0 },
-	{ "wraps", { { UINT64_MAX - 1, 4, WRITE, 0 } }, 0 },
-	{ "huge", { { DATA, UINT32_MAX, 0, 0 } }, 0 },
-	{ "out after in", { { DATA, 4, NEXT | WRITE, 1 }, { DATA, 4, 0, 0 } }, 0 },
-	{ "indirect with next", { { 0x8000, 16, NEXT | INDIRECT, 1 }, { DATA, 4, 0, 0 } }, 0 },
-	{ "indirect of odd length", { { 0x8000, 24, INDIRECT, 0 } }, 0 },
-	{ "empty indirect", { { 0x8000, 0, INDIRECT, 0 } }, 0 },
-	{ "indirect outside RAM", { { RAM, 16, INDIRECT, 0 } }, 0 },
-	{ "indirect in indirect", { { DESC + 16, 16, INDIRECT, 0 }, { 0x8000, 16, INDIRECT, 0 } }, 0 },
-	{ "indirect loop", { { DESC + 16, 16, INDIRECT, 0 }, { DATA, 16, NEXT, 0 } }, 0 },
-	{ "indirect, next outside", { { DESC + 16, 16, INDIRECT, 0 }, { DATA, 16, NEXT, 1 } }, 0 },
+	{"loop", {{DATA, 4, NEXT, 1}, {DATA, 4, NEXT, 0}}, 0},
+	{"self loop of empty buffers", {{DATA, 0, NEXT, 0}}, 0},
+	{"head beyond the table", {{DATA, 4, 0, 0}}, SIZE},
+	{"next beyond the table", {{DATA, 4, NEXT, SIZE}}, 0},
+	{"not RAM", {{0xfee00000, 4, 0, 0}}, 0},
+	{"across the end of RAM", {{RAM - 2, 4, 0, 0}}, 0},
+	{"wraps", {{UINT64_MAX - 1, 4, WRITE, 0}}, 0},
+	{"huge", {{DATA, UINT32_MAX, 0, 0}}, 0},
+	{"out after in", {{DATA, 4, NEXT | WRITE, 1}, {DATA, 4, 0, 0}}, 0},
+	{"indirect with next", {{0x8000, 16, NEXT | INDIRECT, 1}, {DATA, 4, 0, 0}}, 0},
+	{"indirect of odd length", {{0x8000, 24, INDIRECT, 0}}, 0},
+	{"empty indirect", {{0x8000, 0, INDIRECT, 0}}, 0},
+	{"indirect outside RAM", {{RAM, 16, INDIRECT, 0}}, 0},
+	{"indirect in indirect", {{DESC + 16, 16, INDIRECT, 0}, {0x8000, 16, INDIRECT, 0}}, 0},
+	{"indirect loop", {{DESC + 16, 16, INDIRECT, 0}, {DATA, 16, NEXT, 0}}, 0},
+	{"indirect, next outside", {{DESC + 16, 16, INDIRECT, 0}, {DATA, 16, NEXT, 1}}, 0},
 };
 
 static void
@@ -241,12 +241,12 @@ test_bad_rings(void **state)
 		u16 size;
 		u64 desc, avail, used;
 	} bad[] = {
-		{ 0, DESC, AVAIL, USED },	   { 3, DESC, AVAIL, USED },
-		{ 32, DESC, AVAIL, USED },	   { 8, DESC + 8, AVAIL, USED },
-		{ 8, DESC, AVAIL + 1, USED },	   { 8, DESC, AVAIL, USED + 2 },
-		{ 8, RAM - 64, AVAIL, USED },	   { 8, DESC, RAM - 16, USED },
-		{ 8, DESC, AVAIL, RAM - 64 },	   { 8, UINT64_MAX - 15, AVAIL, USED },
-		{ 8, DESC, UINT64_MAX - 1, USED }, { 8, DESC, AVAIL, UINT64_MAX - 3 },
+		{0, DESC, AVAIL, USED},		 {3, DESC, AVAIL, USED},
+		{32, DESC, AVAIL, USED},	 {8, DESC + 8, AVAIL, USED},
+		{8, DESC, AVAIL + 1, USED},	 {8, DESC, AVAIL, USED + 2},
+		{8, RAM - 64, AVAIL, USED},	 {8, DESC, RAM - 16, USED},
+		{8, DESC, AVAIL, RAM - 64},	 {8, UINT64_MAX - 15, AVAIL, USED},
+		{8, DESC, UINT64_MAX - 1, USED}, {8, DESC, AVAIL, UINT64_MAX - 3},
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {

@@ -128,11 +128,11 @@ board_create(struct board *b, bool events)
 	if (error)
 		return error;
 	for (unsigned i = 0; i < PCI_PIRQS; i++)
-		lines[i] = (struct irq_line){ .set = board_set_pirq, .opaque = b, .pin = i };
+		lines[i] = (struct irq_line){.set = board_set_pirq, .opaque = b, .pin = i};
 	b->host = (struct device_host){
 		.memory = b->memory,
 		.loop = b->loop,
-		.msi = { .send = board_send_msi, .opaque = b },
+		.msi = {.send = board_send_msi, .opaque = b},
 		.opaque = b,
 		.bind_notify = events ? board_bind : NULL,
 		.unbind_notify = events ? board_unbind : NULL,
@@ -144,11 +144,14 @@ board_create(struct board *b, bool events)
 static inline int
 board_assign(struct board *b)
 {
-	static const u8 line[PCI_PIRQS] = { 10, 11, 10, 11, 10, 11, 10, 11 };
+	static const u8 line[PCI_PIRQS] = {10, 11, 10, 11, 10, 11, 10, 11};
 	static const struct pci_windows windows = {
-		.mem32 = BOARD_MEM32, .mem32_size = 0x1000000,
-		.mem64 = BOARD_MEM64, .mem64_size = 0x1000000,
-		.io = 0xc000, .io_size = 0x1000,
+		.mem32 = BOARD_MEM32,
+		.mem32_size = 0x1000000,
+		.mem64 = BOARD_MEM64,
+		.mem64_size = 0x1000000,
+		.io = 0xc000,
+		.io_size = 0x1000,
 	};
 
 	return pci_bus_assign(b->bus, &windows, line);
@@ -313,7 +316,7 @@ driver_queue_setup(struct driver *d, unsigned i, u16 size, u64 gpa)
 {
 	struct driver_queue *q = &d->queues[i];
 
-	*q = (struct driver_queue){ .size = size, .desc = gpa, .avail = gpa + 16 * size };
+	*q = (struct driver_queue){.size = size, .desc = gpa, .avail = gpa + 16 * size};
 	q->used = align_up(q->avail + 6 + 2 * size, 4096);
 	memset(memory_ptr(d->board->memory, gpa, 16384), 0, 16384);
 	driver_put(d, d->common + 22, 2, i);
@@ -441,7 +444,7 @@ driver_reached(void *opaque)
 static inline bool
 driver_wait(struct driver *d, unsigned queue, unsigned count)
 {
-	struct driver_wait w = { d, queue, (u16)(d->queues[queue].used_seen + count) };
+	struct driver_wait w = {d, queue, (u16)(d->queues[queue].used_seen + count)};
 
 	return board_run(d->board, driver_reached, &w);
 }
