@@ -255,12 +255,14 @@ fake_model(const char *vendor)
 	}
 	model.entries[1] = (struct cpuid_entry){
 		.leaf = 1, .eax = 0x00a20f10, .ecx = BIT(17) | BIT(26), .edx = ~BIT(30)};
-	model.entries[2] = (struct cpuid_entry){
-		.leaf = 7, .indexed = true, .ebx = BIT(0) | BIT(7) | BIT(10) | BIT(20), .ecx = BIT(2) | BIT(22)};
+	model.entries[2] = (struct cpuid_entry){.leaf = 7,
+						.indexed = true,
+						.ebx = BIT(0) | BIT(7) | BIT(10) | BIT(20),
+						.ecx = BIT(2) | BIT(22)};
 	model.entries[3] = (struct cpuid_entry){.leaf = 0xd, .indexed = true, .eax = 7};
 	model.entries[4] = (struct cpuid_entry){.leaf = 0x40000001, .eax = BIT(3) | BIT(24)};
-	model.entries[5] = (struct cpuid_entry){
-		.leaf = 0x80000001, .edx = BIT(11) | BIT(20) | BIT(27) | BIT(29)};
+	model.entries[5] = (struct cpuid_entry){.leaf = 0x80000001,
+						.edx = BIT(11) | BIT(20) | BIT(27) | BIT(29)};
 	model.count = 6;
 	return &model;
 }

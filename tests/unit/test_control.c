@@ -21,7 +21,11 @@ assert_fault(struct vcpu *v, int result, u8 vector)
 static int
 write_cr(struct vcpu *v, unsigned number, u64 value)
 {
-	struct insn in = {.mode = vcpu_64bit(v) ? 64 : 32, .map = 1, .opcode = 0x22, .reg = (u8)number, .rm = CPU_RBX};
+	struct insn in = {.mode = vcpu_64bit(v) ? 64 : 32,
+			  .map = 1,
+			  .opcode = 0x22,
+			  .reg = (u8)number,
+			  .rm = CPU_RBX};
 
 	v->gpr[CPU_RBX] = value;
 	return control_mov_cr(v, &in);
@@ -213,13 +217,13 @@ popf_masks(void **state)
 	put_le64(fake_memory + FAKE_USER_STACK, 0xffffffff);
 	v->rflags = RFLAGS_FIXED;
 	assert_int_equal(flags_popf(v, &in), 0);
-	assert_int_equal(v->rflags, RFLAGS_FIXED | RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT |
-					    RFLAGS_AC | RFLAGS_ID);
+	assert_int_equal(v->rflags, RFLAGS_FIXED | RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF |
+					    RFLAGS_NT | RFLAGS_AC | RFLAGS_ID);
 	v = fake_vcpu(true, 0);
 	put_le64(fake_memory + FAKE_KERNEL_STACK, 0xffffffff & ~RFLAGS_TF);
 	assert_int_equal(flags_popf(v, &in), 0);
-	assert_int_equal(v->rflags, RFLAGS_FIXED | RFLAGS_ARITH | RFLAGS_DF | RFLAGS_NT | RFLAGS_IF |
-					    RFLAGS_IOPL | RFLAGS_AC | RFLAGS_ID);
+	assert_int_equal(v->rflags, RFLAGS_FIXED | RFLAGS_ARITH | RFLAGS_DF | RFLAGS_NT |
+					    RFLAGS_IF | RFLAGS_IOPL | RFLAGS_AC | RFLAGS_ID);
 	in.opcode = 0x9c;
 	v->rflags |= RFLAGS_RF;
 	assert_int_equal(flags_pushf(v, &in), 0);
@@ -358,7 +362,8 @@ syscall_faults_by_vendor(void **state)
 static void
 leaf_flags_agree(void **state)
 {
-	static const u64 images[] = {0, 0x246, 0xffffffff, 0x200, RFLAGS_TF, RFLAGS_AC | RFLAGS_IOPL};
+	static const u64 images[] = {0,	    0x246,     0xffffffff,
+				     0x200, RFLAGS_TF, RFLAGS_AC | RFLAGS_IOPL};
 	const struct insn popf = {.mode = 64, .opcode = 0x9d, .opsize = 8, .len = 1};
 
 	for (unsigned i = 0; i < ARRAY_LEN(images) * 4; i++) {
@@ -506,10 +511,13 @@ init_and_sipi(void **state)
 static void
 table_finds_helpers(void **state)
 {
-	const struct insn swapgs = {.mode = 64, .map = 1, .opcode = 1, .has_modrm = true, .modrm = 0xf8, .reg = 7};
-	const struct insn monitor = {.mode = 64, .map = 1, .opcode = 1, .has_modrm = true, .modrm = 0xc8, .reg = 1};
+	const struct insn swapgs = {
+		.mode = 64, .map = 1, .opcode = 1, .has_modrm = true, .modrm = 0xf8, .reg = 7};
+	const struct insn monitor = {
+		.mode = 64, .map = 1, .opcode = 1, .has_modrm = true, .modrm = 0xc8, .reg = 1};
 	const struct insn mov = {.mode = 64, .opcode = 0x89, .has_modrm = true, .modrm = 0xc0};
-	const struct insn sfence = {.mode = 64, .map = 1, .opcode = 0xae, .has_modrm = true, .modrm = 0xf8, .reg = 7};
+	const struct insn sfence = {
+		.mode = 64, .map = 1, .opcode = 0xae, .has_modrm = true, .modrm = 0xf8, .reg = 7};
 	const struct insn vex_lds = {.mode = 64, .map = 1, .opcode = 0x05, .prefixes = INSN_VEX};
 
 	assert_ptr_equal(system_helper(&swapgs), segment_swapgs);

@@ -211,8 +211,10 @@ v86_out_and_in(void **state)
 	fake_gate(v, VECTOR_GP, FAKE_CS0, 0x8e, 0);
 	v->rflags |= RFLAGS_VM;
 	for (int i = 0; i < CPU_SEGMENTS; i++)
-		v->seg[i] = (struct segment){
-			.selector = (u16)(0x100 + i), .base = 0x1000 + 16u * i, .limit = 0xffff, .attr = 0xf3};
+		v->seg[i] = (struct segment){.selector = (u16)(0x100 + i),
+					     .base = 0x1000 + 16u * i,
+					     .limit = 0xffff,
+					     .attr = 0xf3};
 	v->rip = 0x77;
 	v->gpr[CPU_RSP] = 0x200;
 	vcpu_raise_code(v, VECTOR_GP, 0);

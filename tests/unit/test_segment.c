@@ -89,8 +89,15 @@ push_pop_and_far_load(void **state)
 	assert_int_equal(v->gpr[CPU_RSP], FAKE_KERNEL_STACK);
 	put_le32(fake_memory + 0x6000, 0xdeadbeef);
 	put_le16(fake_memory + 0x6004, FAKE_SS3 | 3);
-	in = (struct insn){.mode = 32, .map = 1, .opcode = 0xb4, .opsize = 4, .mem = true,
-			   .seg = CPU_DS, .base = INSN_NO_REG, .disp = 0x6000, .reg = CPU_RSI};
+	in = (struct insn){.mode = 32,
+			   .map = 1,
+			   .opcode = 0xb4,
+			   .opsize = 4,
+			   .mem = true,
+			   .seg = CPU_DS,
+			   .base = INSN_NO_REG,
+			   .disp = 0x6000,
+			   .reg = CPU_RSI};
 	assert_int_equal(segment_load_far(v, &in), 0);
 	assert_int_equal(v->gpr[CPU_RSI], 0xdeadbeef);
 	assert_int_equal(v->seg[CPU_FS].selector, FAKE_SS3 | 3);
@@ -100,7 +107,8 @@ static void
 inquiries(void **state)
 {
 	struct vcpu *v = fake_vcpu(false, 3);
-	struct insn in = {.mode = 32, .map = 1, .opcode = 0x02, .opsize = 4, .reg = CPU_RBX, .rm = CPU_RCX};
+	struct insn in = {
+		.mode = 32, .map = 1, .opcode = 0x02, .opsize = 4, .reg = CPU_RBX, .rm = CPU_RCX};
 
 	v->gpr[CPU_RCX] = FAKE_SS3;
 	assert_int_equal(table_lar_lsl(v, &in), 0);
@@ -141,8 +149,15 @@ table_registers(void **state)
 {
 	struct vcpu *v = fake_vcpu(true, 0);
 	struct insn in = {.mode = 64, .map = 1, .opcode = 0, .reg = 3, .rm = CPU_RCX, .opsize = 4};
-	struct insn lgdt = {.mode = 64, .map = 1, .opcode = 1, .reg = 2, .mem = true,
-			    .base = INSN_NO_REG, .seg = CPU_DS, .disp = 0x6000, .opsize = 8};
+	struct insn lgdt = {.mode = 64,
+			    .map = 1,
+			    .opcode = 1,
+			    .reg = 2,
+			    .mem = true,
+			    .base = INSN_NO_REG,
+			    .seg = CPU_DS,
+			    .disp = 0x6000,
+			    .opsize = 8};
 
 	fake_descriptor(TSS2, 0x3000, 0x67, SEGMENT_P | 9);
 	put_le32(fake_memory + FAKE_GDT + TSS2 + 8, 0xffff8000);
@@ -180,7 +195,8 @@ static void
 far_call_through_gate_and_back(void **state)
 {
 	struct vcpu *v = fake_vcpu(false, 3);
-	struct insn call = {.mode = 32, .opcode = 0x9a, .opsize = 4, .len = 7, .imm = 0x999, .imm2 = GATE | 3};
+	struct insn call = {
+		.mode = 32, .opcode = 0x9a, .opsize = 4, .len = 7, .imm = 0x999, .imm2 = GATE | 3};
 	struct insn ret = {.mode = 32, .opcode = 0xca, .opsize = 4, .len = 3, .imm = 8};
 	u32 top = FAKE_KERNEL_STACK - 24;
 
@@ -219,7 +235,8 @@ static void
 far_direct_checks(void **state)
 {
 	struct vcpu *v = fake_vcpu(false, 0);
-	struct insn jump = {.mode = 32, .opcode = 0xea, .opsize = 4, .len = 7, .imm = 0x1000, .imm2 = FAKE_CS0};
+	struct insn jump = {
+		.mode = 32, .opcode = 0xea, .opsize = 4, .len = 7, .imm = 0x1000, .imm2 = FAKE_CS0};
 
 	assert_int_equal(far_jump(v, &jump), HELPER_JUMP);
 	assert_int_equal(v->rip, 0x1000);
@@ -238,7 +255,8 @@ static void
 real_mode_far(void **state)
 {
 	struct vcpu *v = fake_vcpu_real();
-	struct insn call = {.mode = 16, .opcode = 0x9a, .opsize = 2, .len = 5, .imm = 0x10, .imm2 = 0x2000};
+	struct insn call = {
+		.mode = 16, .opcode = 0x9a, .opsize = 2, .len = 5, .imm = 0x10, .imm2 = 0x2000};
 	struct insn ret = {.mode = 16, .opcode = 0xcb, .opsize = 2, .len = 1};
 
 	assert_int_equal(far_call(v, &call), HELPER_JUMP);

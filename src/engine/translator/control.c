@@ -78,8 +78,7 @@ control_consistent(u64 cr0, u64 cr4, u64 efer)
 {
 	bool lma = efer & EFER_LMA;
 
-	if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)) ||
-	    ((cr0 & CR0_NW) && !(cr0 & CR0_CD)))
+	if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)) || ((cr0 & CR0_NW) && !(cr0 & CR0_CD)))
 		return false;
 	if (lma != ((cr0 & CR0_PG) && (efer & EFER_LME)))
 		return false;

@@ -10,17 +10,17 @@
 #include "engine/translator/vcpu.h"
 
 enum descriptor_type { /* system segments and gates, S = 0 */
-	DESCRIPTOR_TSS16 = 1,
-	DESCRIPTOR_LDT = 2,
-	DESCRIPTOR_CALL16 = 4,
-	DESCRIPTOR_TASK = 5,
-	DESCRIPTOR_INT16 = 6,
-	DESCRIPTOR_TRAP16 = 7,
-	DESCRIPTOR_TSS = 9, /* 32 or, in long mode, 64 bits */
-	DESCRIPTOR_CALL = 12,
-	DESCRIPTOR_INT = 14,
-	DESCRIPTOR_TRAP = 15,
-	DESCRIPTOR_TSS_BUSY = 2, /* this bit of a TSS type */
+		       DESCRIPTOR_TSS16 = 1,
+		       DESCRIPTOR_LDT = 2,
+		       DESCRIPTOR_CALL16 = 4,
+		       DESCRIPTOR_TASK = 5,
+		       DESCRIPTOR_INT16 = 6,
+		       DESCRIPTOR_TRAP16 = 7,
+		       DESCRIPTOR_TSS = 9, /* 32 or, in long mode, 64 bits */
+		       DESCRIPTOR_CALL = 12,
+		       DESCRIPTOR_INT = 14,
+		       DESCRIPTOR_TRAP = 15,
+		       DESCRIPTOR_TSS_BUSY = 2, /* this bit of a TSS type */
 };
 
 struct descriptor {

@@ -110,8 +110,7 @@ far_push_return(struct vcpu *v, const struct far_transfer *t, unsigned size)
 static int
 far_real(struct vcpu *v, const struct far_transfer *t)
 {
-	struct segment cs = segment_real(&v->seg[CPU_CS], t->selector, true,
-					 v->rflags & RFLAGS_VM);
+	struct segment cs = segment_real(&v->seg[CPU_CS], t->selector, true, v->rflags & RFLAGS_VM);
 	int r = far_check_rip(v, &cs, t->offset, false);
 
 	if (!r && t->call)
@@ -197,8 +196,7 @@ far_gate_cs(struct vcpu *v, const struct call_gate *gate, struct descriptor *cs,
 	dpl = segment_dpl(&cs->seg);
 	if (!segment_is_code(&cs->seg) || dpl > v->cpl ||
 	    (!call && !segment_is_conforming(&cs->seg) && dpl != v->cpl) ||
-	    (vcpu_long_mode(v) &&
-	     (cs->seg.attr & (SEGMENT_L | SEGMENT_DB)) != SEGMENT_L))
+	    (vcpu_long_mode(v) && (cs->seg.attr & (SEGMENT_L | SEGMENT_DB)) != SEGMENT_L))
 		return descriptor_fault(v, VECTOR_GP, gate->selector, false);
 	if (!(cs->seg.attr & SEGMENT_P))
 		return descriptor_fault(v, VECTOR_NP, gate->selector, false);
@@ -416,8 +414,7 @@ far_return(struct vcpu *v, const struct insn *in)
 		if ((cs.seg.selector & 3) > v->cpl)
 			return far_return_outer(v, &stack, in, frame, &cs.seg, bytes);
 	} else {
-		cs.seg = segment_real(&v->seg[CPU_CS], (u16)frame[1], true,
-				      v->rflags & RFLAGS_VM);
+		cs.seg = segment_real(&v->seg[CPU_CS], (u16)frame[1], true, v->rflags & RFLAGS_VM);
 	}
 	r = far_check_rip(v, &cs.seg, frame[0], false);
 	if (r)

@@ -358,8 +358,7 @@ interrupt_deliver(struct vcpu *v, struct delivery d)
 		if (d.vector == VECTOR_DF && !d.software && !d.benign)
 			return -ESHUTDOWN;
 		if (interrupt_makes_double(&d, v->event.vector))
-			v->event = (struct pending_event){
-				.has_code = true, .vector = VECTOR_DF};
+			v->event = (struct pending_event){.has_code = true, .vector = VECTOR_DF};
 		d = interrupt_from_event(v);
 	}
 }
@@ -379,14 +378,12 @@ interrupt_deliver_event(struct vcpu *v)
 int
 interrupt_deliver_vector(struct vcpu *v, u8 vector)
 {
-	struct delivery d = {.vector = vector,
-			     .ext = true,
-			     .benign = true,
-			     .rip = v->rip,
-			     .rflags = v->rflags};
+	struct delivery d = {
+		.vector = vector, .ext = true, .benign = true, .rip = v->rip, .rflags = v->rflags};
 	int r = interrupt_deliver(v, d);
 
-	v->event.pending = false;
+	/* It was taken from its controller already: it waits as an event. */
+	v->event = (struct pending_event){.pending = r == HELPER_EXIT, .vector = vector};
 	return r;
 }
 
@@ -395,7 +392,7 @@ interrupt_deliver_nmi(struct vcpu *v)
 {
 	int r = interrupt_deliver_vector(v, VECTOR_NMI);
 
-	if (!r)
+	if (r != -ESHUTDOWN)
 		v->nmi_masked = true;
 	return r;
 }

@@ -6,7 +6,15 @@
 #include "engine/translator/privileged.h"
 #include "engine/translator/system.h"
 
-/* Flags that IRET and POPF may set at any CPL, by operand size. */
+/* RF means something to instruction breakpoints only; without any, it would just make every
+ * return from a fault run an instruction singly. */
+static u64
+iret_rf(const struct vcpu *v)
+{
+	return v->dr7 & 0xff ? RFLAGS_RF : 0;
+}
+
+/* Flags that IRET may change here, by operand size. */
 static u64
 iret_mask(const struct vcpu *v, unsigned size)
 {
@@ -14,7 +22,7 @@ iret_mask(const struct vcpu *v, unsigned size)
 	unsigned iopl = (v->rflags >> 12) & 3;
 
 	if (size > 2)
-		mask |= RFLAGS_RF | RFLAGS_AC | RFLAGS_ID;
+		mask |= iret_rf(v) | RFLAGS_AC | RFLAGS_ID;
 	if (v->cpl <= iopl)
 		mask |= RFLAGS_IF;
 	if (v->cpl == 0) {
@@ -36,7 +44,7 @@ iret_done(struct vcpu *v)
 static u64
 iret_merge(u64 old, u64 image, u64 mask)
 {
-	return (old & ~mask) | (image & mask) | RFLAGS_FIXED;
+	return (old & ~(mask | RFLAGS_RF)) | (image & mask) | RFLAGS_FIXED;
 }
 
 /* Real mode, and virtual 8086 mode with IOPL 3: MASK is what the image may change. */
@@ -66,7 +74,7 @@ iret_real(struct vcpu *v, unsigned size)
 	u64 mask = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT;
 
 	if (size > 2)
-		mask |= RFLAGS_RF | RFLAGS_AC | RFLAGS_ID;
+		mask |= iret_rf(v) | RFLAGS_AC | RFLAGS_ID;
 	return iret_simple(v, size, mask);
 }
 
@@ -104,7 +112,7 @@ iret_v86(struct vcpu *v, unsigned size)
 		return vcpu_raise_code(v, VECTOR_GP, 0);
 	}
 	if (size > 2)
-		mask |= RFLAGS_RF | RFLAGS_AC | RFLAGS_ID;
+		mask |= iret_rf(v) | RFLAGS_AC | RFLAGS_ID;
 	return iret_simple(v, size, mask);
 }
 

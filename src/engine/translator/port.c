@@ -28,7 +28,7 @@ port_check_bitmap(struct vcpu *v, u16 port, unsigned size)
 	r = mmu_read16(v, descriptor_linear(v, v->tr.base + at), &bits, MMU_SUPERVISOR);
 	if (r)
 		return r;
-	if ((bits >> (port & 7)) & (BIT(size) - 1))
+	if (((u32)bits >> (port & 7)) & (BIT(size) - 1))
 		return vcpu_raise_code(v, VECTOR_GP, 0);
 	return 0;
 }

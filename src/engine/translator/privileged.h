@@ -18,15 +18,15 @@ int segment_swapgs(struct vcpu *v, const struct insn *in);   /* 0F01F8 */
 int segment_fsgsbase(struct vcpu *v, const struct insn *in); /* F3 0FAE /0 to /3, registers */
 
 /* table_regs.c: descriptor tables, and questions about selectors */
-int table_group6(struct vcpu *v, const struct insn *in); /* 0F00: SLDT STR LLDT LTR VERR VERW */
-int table_store(struct vcpu *v, const struct insn *in);	 /* 0F01 /0 /1: SGDT SIDT */
-int table_load(struct vcpu *v, const struct insn *in);	 /* 0F01 /2 /3: LGDT LIDT */
+int table_group6(struct vcpu *v, const struct insn *in);  /* 0F00: SLDT STR LLDT LTR VERR VERW */
+int table_store(struct vcpu *v, const struct insn *in);	  /* 0F01 /0 /1: SGDT SIDT */
+int table_load(struct vcpu *v, const struct insn *in);	  /* 0F01 /2 /3: LGDT LIDT */
 int table_lar_lsl(struct vcpu *v, const struct insn *in); /* 0F02 0F03 */
-int table_arpl(struct vcpu *v, const struct insn *in);	 /* 63, not 64-bit */
+int table_arpl(struct vcpu *v, const struct insn *in);	  /* 63, not 64-bit */
 
 /* far.c */
-int far_call(struct vcpu *v, const struct insn *in); /* 9A FF/3 */
-int far_jump(struct vcpu *v, const struct insn *in); /* EA FF/5 */
+int far_call(struct vcpu *v, const struct insn *in);   /* 9A FF/3 */
+int far_jump(struct vcpu *v, const struct insn *in);   /* EA FF/5 */
 int far_return(struct vcpu *v, const struct insn *in); /* CA CB */
 
 /* syscall.c */
@@ -36,12 +36,12 @@ int syscall_sysenter(struct vcpu *v, const struct insn *in); /* 0F34 */
 int syscall_sysexit(struct vcpu *v, const struct insn *in);  /* 0F35 */
 
 /* control.c: control and debug registers, XCR0, TLB */
-int control_mov_cr(struct vcpu *v, const struct insn *in); /* 0F20 0F22 */
-int control_mov_dr(struct vcpu *v, const struct insn *in); /* 0F21 0F23 */
-int control_clts(struct vcpu *v, const struct insn *in);   /* 0F06 */
-int control_smsw(struct vcpu *v, const struct insn *in);   /* 0F01 /4 */
-int control_lmsw(struct vcpu *v, const struct insn *in);   /* 0F01 /6 */
-int control_invlpg(struct vcpu *v, const struct insn *in); /* 0F01 /7 */
+int control_mov_cr(struct vcpu *v, const struct insn *in);  /* 0F20 0F22 */
+int control_mov_dr(struct vcpu *v, const struct insn *in);  /* 0F21 0F23 */
+int control_clts(struct vcpu *v, const struct insn *in);    /* 0F06 */
+int control_smsw(struct vcpu *v, const struct insn *in);    /* 0F01 /4 */
+int control_lmsw(struct vcpu *v, const struct insn *in);    /* 0F01 /6 */
+int control_invlpg(struct vcpu *v, const struct insn *in);  /* 0F01 /7 */
 int control_invpcid(struct vcpu *v, const struct insn *in); /* 66 0F38 82 */
 int control_xgetbv(struct vcpu *v, const struct insn *in);  /* 0F01D0 */
 int control_xsetbv(struct vcpu *v, const struct insn *in);  /* 0F01D1 */

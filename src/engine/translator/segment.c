@@ -51,8 +51,8 @@ segment_load(struct vcpu *v, enum cpu_segment seg, u16 selector)
 	int r;
 
 	if (!vcpu_protected(v)) {
-		struct segment real = segment_real(&v->seg[seg], selector, false,
-						   v->rflags & RFLAGS_VM);
+		struct segment real =
+			segment_real(&v->seg[seg], selector, false, v->rflags & RFLAGS_VM);
 
 		segment_commit(v, seg, &real);
 		return 0;

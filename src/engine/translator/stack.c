@@ -12,8 +12,7 @@
 struct stack
 stack_current(const struct vcpu *v)
 {
-	return (struct stack){
-		.ss = v->seg[CPU_SS], .sp = v->gpr[CPU_RSP], .flat = vcpu_64bit(v)};
+	return (struct stack){.ss = v->seg[CPU_SS], .sp = v->gpr[CPU_RSP], .flat = vcpu_64bit(v)};
 }
 
 static u64

@@ -58,7 +58,7 @@ vcpu_get_state(struct vcpu *v, struct cpu_state *state, u64 host_tsc)
 	if (v->cr0 & CR0_PE) {
 		u16 *ss = &state->seg[CPU_SS].attr;
 
-		*ss = (u16)((*ss & ~(3u << SEGMENT_DPL_SHIFT)) | v->cpl << SEGMENT_DPL_SHIFT);
+		*ss = (u16)((*ss & ~(3u << SEGMENT_DPL_SHIFT)) | (u32)v->cpl << SEGMENT_DPL_SHIFT);
 	}
 	state->tr = v->tr;
 	state->ldt = v->ldt;
@@ -91,8 +91,8 @@ state_valid(const struct vcpu *v, const struct cpu_state *s)
 		return false;
 	if ((s->rflags & RFLAGS_VM) && (!(s->cr0 & CR0_PE) || (s->msr.efer & EFER_LMA)))
 		return false;
-	return s->run_state <= CPU_WAIT_SIPI && s->cr8 <= 15 && !(s->dr6 >> 32) && !(s->dr7 >> 32) &&
-	       vcpu_canonical(s->gdt.base) && vcpu_canonical(s->idt.base) &&
+	return s->run_state <= CPU_WAIT_SIPI && s->cr8 <= 15 && !(s->dr6 >> 32) &&
+	       !(s->dr7 >> 32) && vcpu_canonical(s->gdt.base) && vcpu_canonical(s->idt.base) &&
 	       vcpu_canonical(s->tr.base) && vcpu_canonical(s->ldt.base) &&
 	       vcpu_canonical(s->msr.lstar) && vcpu_canonical(s->msr.cstar) &&
 	       vcpu_canonical(s->msr.sysenter_eip) && vcpu_canonical(s->msr.sysenter_esp) &&
@@ -128,8 +128,8 @@ state_set_events(struct vcpu *v, const struct cpu_events *events)
 			.code = events->exception_code,
 		};
 	else if (events->interrupt_pending)
-		v->event = (struct pending_event){
-			.pending = true, .vector = events->interrupt_vector};
+		v->event =
+			(struct pending_event){.pending = true, .vector = events->interrupt_vector};
 }
 
 static void

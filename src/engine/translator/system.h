@@ -20,6 +20,7 @@
  * -ESHUTDOWN for a triple fault. v->rip is that of the faulting instruction, or of
  * the next one for traps and interrupts. */
 int interrupt_deliver_event(struct vcpu *v);
+/* These take what is no event yet; after HELPER_EXIT it is one, for interrupt_deliver_event. */
 int interrupt_deliver_vector(struct vcpu *v, u8 vector); /* external */
 int interrupt_deliver_nmi(struct vcpu *v);
 /* A #DB trap: DR6 bits to set. */

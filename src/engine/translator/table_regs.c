@@ -249,8 +249,8 @@ table_load(struct vcpu *v, const struct insn *in)
 static bool
 table_type_known(const struct vcpu *v, u8 type, bool limit)
 {
-	static const u16 legacy_lar = BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) |
-				      BIT(11) | BIT(12);
+	static const u16 legacy_lar =
+		BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) | BIT(11) | BIT(12);
 	static const u16 legacy_lsl = BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11);
 	static const u16 long_lar = BIT(2) | BIT(9) | BIT(11) | BIT(12);
 	static const u16 long_lsl = BIT(2) | BIT(9) | BIT(11);

@@ -59,7 +59,8 @@ leaf_sysret(struct vcpu *v, const struct insn *in)
 	    ((v->gpr[11] | v->rflags) & RFLAGS_TF))
 		return LEAF_SLOW;
 	v->rflags = (v->gpr[11] & FLAT_SYSRET_FLAGS) | RFLAGS_FIXED;
-	v->seg[CPU_SS] = flat_sysret_stack(&v->seg[CPU_SS], (u16)(selector + 8), vendor_is_intel(v));
+	v->seg[CPU_SS] =
+		flat_sysret_stack(&v->seg[CPU_SS], (u16)(selector + 8), vendor_is_intel(v));
 	v->seg[CPU_CS] = flat_code((u16)(selector + 16), 3, true);
 	v->cpl = 3;
 	v->rip = rip;
@@ -112,8 +113,8 @@ leaf_return_ss(struct vcpu *v, u16 selector, unsigned cpl, struct segment *ss)
 		*ss = (struct segment){.selector = 0};
 		return true;
 	}
-	return leaf_descriptor(v, selector, ss) && (selector & 3) == cpl &&
-	       (ss->attr & 10) == 2 && ((ss->attr >> SEGMENT_DPL_SHIFT) & 3) == cpl;
+	return leaf_descriptor(v, selector, ss) && (selector & 3) == cpl && (ss->attr & 10) == 2 &&
+	       ((ss->attr >> SEGMENT_DPL_SHIFT) & 3) == cpl;
 }
 
 /* Whether a data segment would have to become null on the way out. */
@@ -137,14 +138,15 @@ leaf_iretq(struct vcpu *v, const struct insn *in)
 {
 	const u64 keep = RFLAGS_VM;
 	const u64 take = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL |
-			 RFLAGS_NT | RFLAGS_RF | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID;
+			 RFLAGS_NT | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID;
 	u64 rsp = v->gpr[CPU_RSP], rip, flags;
 	u16 cs_selector, ss_selector;
 	struct segment cs, ss;
 	const u8 *frame;
 
 	(void)in;
-	if (v->cpl != 0 || (v->rflags & (RFLAGS_NT | RFLAGS_TF)) ||
+	/* Only breakpoints care for RF, which is not taken here. */
+	if (v->cpl != 0 || (v->rflags & (RFLAGS_NT | RFLAGS_TF)) || (v->dr7 & 0xff) ||
 	    (rsp & 0xfff) > 0x1000 - IRETQ_FRAME)
 		return LEAF_SLOW;
 	frame = leaf_host(v, rsp, IRETQ_FRAME, false);
