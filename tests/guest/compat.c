@@ -119,7 +119,7 @@ compat_gates(void)
 {
 	u64 target, ax = 0;
 	struct {
-		u64 offset;
+		u32 offset; /* 64 bits wide with REX.W on Intel only */
 		u16 selector;
 	} PACKED pointer = { 0, SEL_FREE };
 	struct trap t;
@@ -128,13 +128,13 @@ compat_gates(void)
 	trap_gdt[SEL_FREE / 8] = (target & 0xffff) | (u64)SEL_KERNEL_CODE << 16 | 0x8cull << 40 |
 				 (target >> 16 & 0xffff) << 48;
 	trap_gdt[SEL_FREE / 8 + 1] = target >> 32;
-	t = TRY(__asm__ volatile("rex.w lcall *%1\n\tjmp 1f\n"
+	t = TRY(__asm__ volatile("lcall *%1\n\tjmp 1f\n"
 				 "compat_gate_target:\n\tmov $0x6a7e, %%eax; rex.w lret\n1:"
 				 : "=a"(ax) : "m"(pointer) : "memory"));
 	CHECK_NO_TRAP(t);
 	CHECK_EQ(ax, 0x6a7e);
 	trap_gdt[SEL_FREE / 8] &= ~(1ull << 47); /* not present */
-	t = TRY(__asm__ volatile("rex.w lcall *%0" : : "m"(pointer) : "memory"));
+	t = TRY(__asm__ volatile("lcall *%0" : : "m"(pointer) : "memory"));
 	CHECK_TRAP(t, VEC_NP, SEL_FREE);
 	t = TRY(__asm__ volatile("push $0x38; push $1f; lretq\n\t.code32\n1:\tljmp $0x08, $2f\n\t"
 				 ".code64\n2:" : : : "memory"));

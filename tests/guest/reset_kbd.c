@@ -1,14 +1,23 @@
 /*
- * Reset by the keyboard controller, port 64h.
+ * Reset by the keyboard controller, port 64h: the machine starts again. A byte in the
+ * CMOS RAM, which a reset keeps, tells the second time from the first.
  */
 #include "lib/cpu.h"
+
+enum { CMOS_BYTE = 0x50, MARK_BYTE = 0xa5 };
 
 void
 guest_main(void)
 {
-	print("ending now\n");
+	outb(0x70, CMOS_BYTE);
+	if (inb(0x71) == MARK_BYTE) {
+		CHECK(true);
+		return;
+	}
+	outb(0x70, CMOS_BYTE);
+	outb(0x71, MARK_BYTE);
 	outb(0x64, 0xfe);
 	for (volatile int i = 0; i < 100000000; i++)
 		cpu_pause();
-	print("FAIL: still here\n");
+	CHECK(false);
 }

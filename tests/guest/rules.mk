@@ -1,11 +1,10 @@
-# Bare-metal guests: $(BUILD)/guest/NAME.elf of each tests/guest/NAME.c. The first line that
+# Bare-metal guests: $(B)/guest/NAME.elf of each tests/guest/NAME.c. The first line that
 # says "bits: 32" makes a 32-bit multiboot guest, else it is a 64-bit PVH one.
-BUILD ?= build/release
 GUEST_SRC := $(wildcard tests/guest/*.c)
 GUEST_NAMES := $(patsubst tests/guest/%.c,%,$(GUEST_SRC))
 GUEST_32 := $(patsubst tests/guest/%.c,%,$(shell grep -l '^ \* bits: 32' $(GUEST_SRC) /dev/null))
 GUEST_64 := $(filter-out $(GUEST_32),$(GUEST_NAMES))
-GUEST_OUT := $(BUILD)/guest
+GUEST_OUT := $(or $(B),$(BUILD),build/release)/guest
 GUEST_CC := gcc
 GUEST_CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wconversion -Wimplicit-fallthrough -Wno-clobbered -Werror \
 	-Itests/guest -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-strict-aliasing \
@@ -16,6 +15,7 @@ GUEST_LIB_32 := $(GUEST_LIB:%=$(GUEST_OUT)/lib32/%.o) $(GUEST_OUT)/lib32/start32
 GUEST_LIB_64 := $(GUEST_LIB:%=$(GUEST_OUT)/lib64/%.o) $(GUEST_OUT)/lib64/start64.o \
 	$(GUEST_OUT)/lib64/trap64.o $(GUEST_OUT)/lib64/smp.o $(GUEST_OUT)/lib64/smp16.o
 
+GUESTS += $(GUEST_NAMES:%=$(GUEST_OUT)/%.elf)
 .PHONY: guests
 guests: $(GUEST_NAMES:%=$(GUEST_OUT)/%.elf)
 

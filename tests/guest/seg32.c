@@ -75,9 +75,9 @@ seg_limits(void)
 	CHECK_TRAP(t, VEC_GP, 0);
 	t = seg_touch(S0, 0xffffffff, false);
 	CHECK_TRAP(t, VEC_GP, 0);
-	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:97, %%eax" : : "r"(S0) : "eax"));
+	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:97, %%eax; push %%ds; pop %%es" : : "r"(S0) : "eax"));
 	CHECK_TRAP(t, VEC_GP, 0);
-	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:96, %%eax" : : "r"(S0) : "eax"));
+	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:96, %%eax; push %%ds; pop %%es" : : "r"(S0) : "eax"));
 	CHECK_NO_TRAP(t);
 	seg_set(S0, seg_make(base, 0, 0x93, 0xc)); /* one page */
 	t = seg_touch(S0, 4095, true);
