@@ -12,7 +12,6 @@
 #include "boot/loader.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -227,13 +226,13 @@ linux_try_unpack(struct boot_loader *l, const struct linux_image *image, u64 *en
 	    image->load != preferred || offset > image->kernel_size ||
 	    length > image->kernel_size - offset)
 		return -ENOTSUP;
-	packed = malloc(length);
+	packed = unpack_alloc(length);
 	if (!packed)
 		return -ENOMEM;
 	rc = loader_read(l, &l->kernel, image->kernel_offset + offset, packed, length);
 	if (rc == 0)
 		rc = linux_load_unpacked(l, packed, length, image->is64, entry);
-	free(packed);
+	unpack_release(packed, length);
 	return rc;
 }
 

@@ -110,11 +110,28 @@ unpack_find(const u8 *packed, u64 size)
 	return NULL;
 }
 
+u8 *
+unpack_alloc(u64 size)
+{
+	void *data = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (data == MAP_FAILED)
+		return NULL;
+	madvise(data, size, MADV_HUGEPAGE);
+	return data;
+}
+
+void
+unpack_release(u8 *data, u64 size)
+{
+	munmap(data, size);
+}
+
 int
 unpack(const u8 *packed, u64 size, u64 limit, struct unpacked *out)
 {
 	const struct unpack_method *method = unpack_find(packed, size);
-	void *data;
 	int rc;
 
 	if (!method || size > UINT32_MAX)
@@ -124,12 +141,9 @@ unpack(const u8 *packed, u64 size, u64 limit, struct unpacked *out)
 		return -EBADMSG;
 	if (out->size > limit)
 		return -EFBIG;
-	data = mmap(NULL, out->size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (data == MAP_FAILED)
+	out->data = unpack_alloc(out->size);
+	if (!out->data)
 		return -ENOMEM;
-	madvise(data, out->size, MADV_HUGEPAGE);
-	out->data = data;
 	/* gzip's own trailer is the size, so it stays part of the stream. */
 	rc = method->decode(packed, method->decode == unpack_gzip ? size : size - UNPACK_TRAILER,
 			    out);
@@ -141,6 +155,6 @@ unpack(const u8 *packed, u64 size, u64 limit, struct unpacked *out)
 void
 unpack_free(struct unpacked *out)
 {
-	munmap(out->data, out->size);
+	unpack_release(out->data, out->size);
 	out->data = NULL;
 }

@@ -12,6 +12,11 @@ struct unpacked {
 	u64 size;
 };
 
+/* Zeroed memory of SIZE bytes for a moment, in huge pages where the host has them; NULL if there
+ * is none. */
+u8 *unpack_alloc(u64 size);
+void unpack_release(u8 *data, u64 size);
+
 /* 0, -ENOTSUP if the packing is not known, -EFBIG if more than LIMIT bytes come
  * out, -ENOMEM, or -EBADMSG if the data are damaged. */
 int unpack(const u8 *packed, u64 size, u64 limit, struct unpacked *out);
