@@ -374,6 +374,7 @@ vcpus_create(struct vcpus **out, const struct vcpus_config *config)
 		vcpus_destroy(vcpus);
 		return err;
 	}
+	vcpus_park(vcpus); /* the last ones may still be on their way there */
 	*out = vcpus;
 	return 0;
 }
