@@ -11,14 +11,25 @@
 enum { PM_TIMER_HZ = 3579545 };
 #define PM_SECOND 1000000000ull
 
-enum { PM1_TIMER = BIT(0), PM1_BUS_MASTER = BIT(4), PM1_GLOBAL = BIT(5), PM1_POWER_BUTTON = BIT(8),
-       PM1_RTC = BIT(10), PM1_WAKE = BIT(15) };
+enum {
+	PM1_TIMER = BIT(0),
+	PM1_BUS_MASTER = BIT(4),
+	PM1_GLOBAL = BIT(5),
+	PM1_POWER_BUTTON = BIT(8),
+	PM1_RTC = BIT(10),
+	PM1_WAKE = BIT(15)
+};
 enum {
 	PM1_EVENTS = PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_RTC,
 	PM1_CLEARABLE = PM1_EVENTS | PM1_BUS_MASTER | PM1_WAKE,
 };
-enum { CONTROL_SCI_EN = BIT(0), CONTROL_BM_RLD = BIT(1), CONTROL_TYPE_SHIFT = 10,
-       CONTROL_SLEEP = BIT(13), CONTROL_KEPT = CONTROL_SCI_EN | CONTROL_BM_RLD | 7 << 10 };
+enum {
+	CONTROL_SCI_EN = BIT(0),
+	CONTROL_BM_RLD = BIT(1),
+	CONTROL_TYPE_SHIFT = 10,
+	CONTROL_SLEEP = BIT(13),
+	CONTROL_KEPT = CONTROL_SCI_EN | CONTROL_BM_RLD | 7 << 10
+};
 enum { SLEEP_OFF_ICH9 = 7 }; /* what the data sheet calls S5 */
 enum { PM_SMI_EN = 0x30, PM_SMI_STS = 0x34 };
 
@@ -26,7 +37,7 @@ struct acpi_pm {
 	u16 status, enable, control;
 	u8 gpe[ACPI_GPE0_SIZE]; /* status half, enable half */
 	u32 smi_enable;
-	u8 apm[2]; /* SMI command and its status byte */
+	u8 apm[2];	/* SMI command and its status byte */
 	u64 timer_seen; /* PM timer ticks up to which TMR_STS is right */
 	struct irq_line sci;
 	struct loop_timer *timer;
@@ -70,8 +81,9 @@ acpi_pm_update(struct acpi_pm *pm)
 	if ((pm->enable & PM1_TIMER) && !(pm->status & PM1_TIMER)) {
 		u64 next = ((pm->timer_seen >> 23) + 1) << 23;
 
-		loop_timer_arm(pm->timer, (u64)(((unsigned __int128)next * PM_SECOND +
-						 PM_TIMER_HZ - 1) / PM_TIMER_HZ));
+		loop_timer_arm(pm->timer,
+			       (u64)(((unsigned __int128)next * PM_SECOND + PM_TIMER_HZ - 1) /
+				     PM_TIMER_HZ));
 	} else {
 		loop_timer_cancel(pm->timer);
 	}
@@ -146,7 +158,7 @@ acpi_pm_write_byte(struct acpi_pm *pm, u64 offset, u8 value)
 	else if (gpe < ACPI_GPE0_SIZE)
 		pm->gpe[gpe] = value;
 	else if (offset < 2)
-		pm->status &= (u16)~(value << offset * 8 & PM1_CLEARABLE);
+		pm->status &= (u16) ~(value << offset * 8 & PM1_CLEARABLE);
 	else if (offset == 2)
 		pm->enable = (u16)((pm->enable & 0xff00) | (value & PM1_EVENTS));
 	else if (offset == 3)

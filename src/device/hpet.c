@@ -10,8 +10,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { HPET_CAP = 0x000, HPET_CONFIG = 0x010, HPET_STATUS = 0x020, HPET_COUNTER = 0x0f0,
-       HPET_TIMER0 = 0x100, HPET_TIMER_STRIDE = 0x20 };
+enum {
+	HPET_CAP = 0x000,
+	HPET_CONFIG = 0x010,
+	HPET_STATUS = 0x020,
+	HPET_COUNTER = 0x0f0,
+	HPET_TIMER0 = 0x100,
+	HPET_TIMER_STRIDE = 0x20
+};
 enum { HPET_TN_CONFIG = 0x00, HPET_TN_COMPARE = 0x08, HPET_TN_FSB = 0x10 };
 enum { CONFIG_ENABLE = BIT(0), CONFIG_LEGACY = BIT(1) };
 
@@ -26,7 +32,8 @@ enum {
 	TN_ROUTE_SHIFT = 9,
 	TN_FSB = BIT(14),
 	TN_CAN_FSB = BIT(15),
-	TN_WRITABLE = 0x3e00 | TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_SET_VALUE | TN_32BIT | TN_FSB,
+	TN_WRITABLE =
+		0x3e00 | TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_SET_VALUE | TN_32BIT | TN_FSB,
 	TN_CAPABILITIES = TN_CAN_PERIODIC | TN_CAN_64 | TN_CAN_FSB,
 };
 
@@ -42,8 +49,8 @@ struct hpet_timer {
 	u32 config;
 	u64 compare; /* the next match */
 	u64 period;
-	u64 fsb;     /* address << 32 | data */
-	bool driven; /* level on the line it uses */
+	u64 fsb;	   /* address << 32 | data */
+	bool driven;	   /* level on the line it uses */
 	u32 driven_config; /* configuration that line follows from */
 	struct loop_timer *timer;
 };
@@ -250,7 +257,8 @@ hpet_write_timer_config(struct hpet_timer *timer, u64 value)
 	hpet_arm(timer);
 }
 
-/* In periodic mode a write is the period, and with the "set value" bit the next match (2.3.9.2.2). */
+/* In periodic mode a write is the period, and with the "set value" bit the next match (2.3.9.2.2).
+ */
 static void
 hpet_write_compare(struct hpet_timer *timer, u64 value)
 {

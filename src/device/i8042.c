@@ -12,10 +12,21 @@
 
 enum { I8042_QUEUE = 16 };
 
-enum { STATUS_OUTPUT = BIT(0), STATUS_SYSTEM = BIT(2), STATUS_COMMAND = BIT(3),
-       STATUS_UNLOCKED = BIT(4), STATUS_AUX = BIT(5), STATUS_TIMEOUT = BIT(6) };
-enum { CONFIG_IRQ = BIT(0), CONFIG_SYSTEM = BIT(2), CONFIG_NO_KEYBOARD = BIT(4),
-       CONFIG_NO_AUX = BIT(5), CONFIG_TRANSLATE = BIT(6) };
+enum {
+	STATUS_OUTPUT = BIT(0),
+	STATUS_SYSTEM = BIT(2),
+	STATUS_COMMAND = BIT(3),
+	STATUS_UNLOCKED = BIT(4),
+	STATUS_AUX = BIT(5),
+	STATUS_TIMEOUT = BIT(6)
+};
+enum {
+	CONFIG_IRQ = BIT(0),
+	CONFIG_SYSTEM = BIT(2),
+	CONFIG_NO_KEYBOARD = BIT(4),
+	CONFIG_NO_AUX = BIT(5),
+	CONFIG_TRANSLATE = BIT(6)
+};
 enum { OUTPUT_NOT_RESET = BIT(0), OUTPUT_A20 = BIT(1) };
 
 enum i8042_command {
@@ -39,8 +50,13 @@ enum i8042_command {
 };
 
 enum { KEYBOARD_ACK = 0xfa, KEYBOARD_PASSED = 0xaa, KEYBOARD_ECHO = 0xee };
-enum { COMMAND_LEDS = 0xed, COMMAND_SCANCODES = 0xf0, COMMAND_ID = 0xf2, COMMAND_RATE = 0xf3,
-       COMMAND_RESET = 0xff };
+enum {
+	COMMAND_LEDS = 0xed,
+	COMMAND_SCANCODES = 0xf0,
+	COMMAND_ID = 0xf2,
+	COMMAND_RATE = 0xf3,
+	COMMAND_RESET = 0xff
+};
 
 struct i8042_byte {
 	u8 value;
@@ -51,8 +67,8 @@ struct i8042 {
 	struct i8042_byte queue[I8042_QUEUE]; /* first is in the output buffer */
 	unsigned count;
 	u8 config, output;
-	u8 last; /* what port 0x60 reads when there is nothing new */
-	u8 command; /* waits for its byte on port 0x60; 0: none */
+	u8 last;	     /* what port 0x60 reads when there is nothing new */
+	u8 command;	     /* waits for its byte on port 0x60; 0: none */
 	u8 keyboard_command; /* likewise, the keyboard's */
 	bool last_was_command;
 	struct irq_line irq;

@@ -223,7 +223,8 @@ ioapic_create(struct ioapic **out, const struct device_host *host,
 	ioapic->memory = host->memory;
 	ioapic_reset(ioapic);
 	ioapic->host = *ioapic_host;
-	ioapic->region = memory_add_mmio(host->memory, IOAPIC_GPA, IOAPIC_SIZE, &ioapic_ops, ioapic);
+	ioapic->region =
+		memory_add_mmio(host->memory, IOAPIC_GPA, IOAPIC_SIZE, &ioapic_ops, ioapic);
 	if (!ioapic->region) {
 		free(ioapic);
 		return -ENOMEM;

@@ -25,7 +25,7 @@ enum { RESET_SYSTEM = BIT(1), RESET_CPU = BIT(2) };
 
 struct lpc {
 	struct pci_device pci;
-	u8 levels; /* of the PIRQs */
+	u8 levels;  /* of the PIRQs */
 	u16 driven; /* 8259 inputs driven now */
 	u8 reset_control;
 	struct acpi_pm *pm;
@@ -169,8 +169,8 @@ lpc_init_config(struct lpc *lpc)
 
 	pci_init(&lpc->pci, &lpc_pci_ops, &id);
 	config[PCI_HEADER_TYPE] |= 0x80; /* other functions may follow */
-	config[PCI_COMMAND] = mask[PCI_COMMAND] = PCI_COMMAND_IO | PCI_COMMAND_MEMORY |
-						  PCI_COMMAND_MASTER;
+	config[PCI_COMMAND] = mask[PCI_COMMAND] =
+		PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
 	config[LPC_PMBASE] = 1;
 	mask[LPC_PMBASE] = 0x80;
 	mask[LPC_PMBASE + 1] = 0xff;

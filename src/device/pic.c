@@ -17,16 +17,22 @@ enum { PIC_CASCADE = 2, PIC_SPURIOUS = 7 };
 enum { ICW1_IC4 = BIT(0), ICW1_SNGL = BIT(1), ICW1_INIT = BIT(4) };
 enum { ICW4_AEOI = BIT(1), ICW4_SFNM = BIT(4) };
 enum { OCW2_EOI = BIT(5), OCW2_SL = BIT(6), OCW2_R = BIT(7) };
-enum { OCW3_RIS = BIT(0), OCW3_RR = BIT(1), OCW3_POLL = BIT(2), OCW3 = BIT(3), OCW3_SMM = BIT(5),
-       OCW3_ESMM = BIT(6) };
+enum {
+	OCW3_RIS = BIT(0),
+	OCW3_RR = BIT(1),
+	OCW3_POLL = BIT(2),
+	OCW3 = BIT(3),
+	OCW3_SMM = BIT(5),
+	OCW3_ESMM = BIT(6)
+};
 
 enum pic_init { PIC_READY, PIC_WANTS_ICW2, PIC_WANTS_ICW3, PIC_WANTS_ICW4 };
 
 struct pic_chip {
 	u8 irr, isr, imr;
-	u8 lines; /* levels of the inputs */
-	u8 elcr;  /* 1: level-triggered */
-	u8 base;  /* vector of input 0 */
+	u8 lines;  /* levels of the inputs */
+	u8 elcr;   /* 1: level-triggered */
+	u8 base;   /* vector of input 0 */
 	u8 lowest; /* input of lowest priority: 7 unless rotated */
 	enum pic_init init;
 	bool wants_icw4, single;

@@ -23,12 +23,12 @@ struct pit_channel {
 	u8 access;
 	bool bcd;
 	bool gate;
-	bool loaded;	   /* a count was written since the control word */
-	bool running;	   /* counting: start_ns holds */
-	bool write_high;   /* the next byte written is the high one */
+	bool loaded;	 /* a count was written since the control word */
+	bool running;	 /* counting: start_ns holds */
+	bool write_high; /* the next byte written is the high one */
 	bool read_high;
 	bool status_latched;
-	u8 latched;	   /* bytes of the latched count still to be read */
+	u8 latched; /* bytes of the latched count still to be read */
 	u8 status;
 	u8 write_low;
 	u16 latch;
@@ -388,8 +388,8 @@ void
 pit_reset(struct pit *pit)
 {
 	for (unsigned i = 0; i < PIT_CHANNELS; i++) {
-		pit->channel[i] = (struct pit_channel){.mode = 3, .access = ACCESS_BOTH,
-						       .gate = i != 2, .count = 0x10000};
+		pit->channel[i] = (struct pit_channel){
+			.mode = 3, .access = ACCESS_BOTH, .gate = i != 2, .count = 0x10000};
 	}
 	pit->speaker = false;
 	irq_set(&pit->irq, false);

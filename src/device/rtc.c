@@ -42,15 +42,21 @@ enum {
 };
 
 enum { A_UIP = BIT(7), A_DIVIDER = 0x70, A_RUNNING = 0x20, A_RATE = 0x0f };
-enum { B_24H = BIT(1), B_BINARY = BIT(2), B_UIE = BIT(4), B_AIE = BIT(5), B_PIE = BIT(6),
-       B_SET = BIT(7) };
+enum {
+	B_24H = BIT(1),
+	B_BINARY = BIT(2),
+	B_UIE = BIT(4),
+	B_AIE = BIT(5),
+	B_PIE = BIT(6),
+	B_SET = BIT(7)
+};
 enum { C_UF = BIT(4), C_AF = BIT(5), C_PF = BIT(6), C_IRQF = BIT(7) };
 enum { D_VALID = BIT(7) };
 
 struct rtc {
 	u8 cmos[RTC_SIZE]; /* registers too; time ones hold while SET */
 	u8 index;
-	i64 offset_ns; /* guest time = host time + offset */
+	i64 offset_ns;	/* guest time = host time + offset */
 	u64 checked_ns; /* guest time up to which register C is right */
 	struct irq_line irq;
 	struct loop_timer *timer;
@@ -302,8 +308,8 @@ rtc_read_c(struct rtc *rtc)
 static bool
 rtc_is_time(unsigned index)
 {
-	return index == RTC_CENTURY || index == RTC_SEC || index == RTC_MIN ||
-	       index == RTC_HOUR || (index >= RTC_WEEKDAY && index <= RTC_YEAR);
+	return index == RTC_CENTURY || index == RTC_SEC || index == RTC_MIN || index == RTC_HOUR ||
+	       (index >= RTC_WEEKDAY && index <= RTC_YEAR);
 }
 
 static u8
@@ -415,7 +421,7 @@ rtc_describe_memory(struct rtc *rtc, unsigned vcpus)
 void
 rtc_reset(struct rtc *rtc)
 {
-	rtc->cmos[RTC_B] &= (u8)~(B_UIE | B_AIE | B_PIE | B_SET);
+	rtc->cmos[RTC_B] &= (u8) ~(B_UIE | B_AIE | B_PIE | B_SET);
 	rtc->cmos[RTC_C] = 0;
 	rtc->index = 0;
 	rtc_update_irq(rtc);

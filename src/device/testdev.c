@@ -111,8 +111,8 @@ testdev_create(struct testdev **out, const struct device_host *host,
 	dev->memory = mem;
 	dev->regions[0] = memory_add_ports(mem, 0xe4, 4, &testdev_page_ops, dev);
 	dev->regions[1] = memory_add_ports(mem, 0x2000, TESTDEV_LINES, &testdev_irq_ops, dev);
-	dev->regions[2] = memory_add_mmio(mem, TESTDEV_MMIO, TESTDEV_MMIO_SIZE, &testdev_mmio_ops,
-					  dev);
+	dev->regions[2] =
+		memory_add_mmio(mem, TESTDEV_MMIO, TESTDEV_MMIO_SIZE, &testdev_mmio_ops, dev);
 	dev->regions[3] = memory_add_ports(mem, 0xe0, 4, &testdev_scratch_ops, dev);
 	dev->regions[4] = memory_add_ports(mem, 0xe8, 4, &testdev_scratch_ops, dev);
 	for (unsigned i = 0; i < TESTDEV_REGIONS; i++) {

@@ -17,21 +17,48 @@ enum { UART_FIFO = 16, UART_QUEUE = 256 };
 enum { UART_DATA, UART_IER, UART_IIR, UART_LCR, UART_MCR, UART_LSR, UART_MSR, UART_SCR };
 
 enum { IER_RX = BIT(0), IER_TX = BIT(1), IER_LINE = BIT(2), IER_MODEM = BIT(3) };
-enum { IIR_MODEM = 0x0, IIR_NONE = 0x1, IIR_TX = 0x2, IIR_RX = 0x4, IIR_LINE = 0x6,
-       IIR_TIMEOUT = 0xc, IIR_FIFOS = 0xc0 };
+enum {
+	IIR_MODEM = 0x0,
+	IIR_NONE = 0x1,
+	IIR_TX = 0x2,
+	IIR_RX = 0x4,
+	IIR_LINE = 0x6,
+	IIR_TIMEOUT = 0xc,
+	IIR_FIFOS = 0xc0
+};
 enum { FCR_ENABLE = BIT(0), FCR_CLEAR_RX = BIT(1), FCR_CLEAR_TX = BIT(2) };
 enum { LCR_DLAB = BIT(7) };
-enum { MCR_DTR = BIT(0), MCR_RTS = BIT(1), MCR_OUT1 = BIT(2), MCR_OUT2 = BIT(3), MCR_LOOP = BIT(4) };
-enum { LSR_DATA = BIT(0), LSR_OVERRUN = BIT(1), LSR_BREAK = BIT(4), LSR_THRE = BIT(5),
-       LSR_TEMT = BIT(6) };
-enum { MSR_DCTS = BIT(0), MSR_DDSR = BIT(1), MSR_TERI = BIT(2), MSR_DDCD = BIT(3), MSR_CTS = BIT(4),
-       MSR_DSR = BIT(5), MSR_RI = BIT(6), MSR_DCD = BIT(7), MSR_LINES = 0xf0 };
+enum {
+	MCR_DTR = BIT(0),
+	MCR_RTS = BIT(1),
+	MCR_OUT1 = BIT(2),
+	MCR_OUT2 = BIT(3),
+	MCR_LOOP = BIT(4)
+};
+enum {
+	LSR_DATA = BIT(0),
+	LSR_OVERRUN = BIT(1),
+	LSR_BREAK = BIT(4),
+	LSR_THRE = BIT(5),
+	LSR_TEMT = BIT(6)
+};
+enum {
+	MSR_DCTS = BIT(0),
+	MSR_DDSR = BIT(1),
+	MSR_TERI = BIT(2),
+	MSR_DDCD = BIT(3),
+	MSR_CTS = BIT(4),
+	MSR_DSR = BIT(5),
+	MSR_RI = BIT(6),
+	MSR_DCD = BIT(7),
+	MSR_LINES = 0xf0
+};
 
 struct uart {
 	u8 ier, lcr, mcr, msr, scr;
-	u8 line_errors; /* LSR's sticky bits */
-	u8 trigger;	/* receive FIFO level */
-	bool fifo;	/* FIFO mode */
+	u8 line_errors;	 /* LSR's sticky bits */
+	u8 trigger;	 /* receive FIFO level */
+	bool fifo;	 /* FIFO mode */
 	bool tx_pending; /* the "transmitter empty" interrupt is due */
 	u16 divisor;
 	u8 rx[UART_QUEUE];
@@ -291,7 +318,7 @@ uart_read_register(struct uart *uart, u64 offset)
 static void
 uart_write_divisor(struct uart *uart, unsigned byte, u8 value)
 {
-	uart->divisor &= (u16)~(0xff << byte * 8);
+	uart->divisor &= (u16) ~(0xff << byte * 8);
 	uart->divisor |= (u16)(value << byte * 8);
 }
 

@@ -17,7 +17,8 @@ struct uart_host {
 	/* The guest sent LEN bytes; returns how many were taken. After fewer, the rest waits
 	 * for uart_output_ready. */
 	size_t (*output)(void *opaque, const u8 *data, size_t len);
-	/* There is room for input again after uart_input took less than it was given. May be NULL. */
+	/* There is room for input again after uart_input took less than it was given. May be NULL.
+	 */
 	void (*input_ready)(void *opaque);
 };
 

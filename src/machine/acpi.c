@@ -395,8 +395,8 @@ acpi_fadt(struct acpi *acpi, const u8 *facs, const u8 *dsdt)
 	put_le16(t + 98, 0xfff);
 	t[108] = 0x32; /* century */
 	put_le16(t + 109, FADT_LEGACY_DEVICES | FADT_NO_VGA | FADT_NO_ASPM);
-	put_le32(t + 112, FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_BUTTON | FADT_NO_FIXED_RTC |
-				  FADT_RESET);
+	put_le32(t + 112,
+		 FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_BUTTON | FADT_NO_FIXED_RTC | FADT_RESET);
 	t[131] = 3; /* 6.3 */
 	acpi_seal(t, "FACP", 6, ACPI_FADT);
 	return t;

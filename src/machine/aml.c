@@ -392,7 +392,9 @@ static void
 aml_range(struct aml *aml, unsigned kind, unsigned width, unsigned type_flags, u64 first, u64 count)
 {
 	u64 values[5] = {0, first, first + count - 1, 0, count};
-	u8 head[6] = {width == 2 ? 0x88 : width == 4 ? 0x87 : 0x8a,
+	u8 head[6] = {width == 2   ? 0x88
+		      : width == 4 ? 0x87
+				   : 0x8a,
 		      (u8)(3 + 5 * width),
 		      0,
 		      (u8)kind,

@@ -16,7 +16,7 @@ struct aml {
 	size_t len, size;
 	struct aml_open {
 		size_t length_at; /* where the package length belongs */
-		bool resources;   /* a buffer of resource descriptors */
+		bool resources;	  /* a buffer of resource descriptors */
 	} open[AML_DEPTH];
 	unsigned depth;
 	bool failed;
@@ -39,15 +39,15 @@ void aml_name(struct aml *aml, const char *name); /* its value follows */
 void aml_path(struct aml *aml, const char *path); /* a reference */
 void aml_integer(struct aml *aml, u64 value);
 void aml_string(struct aml *aml, const char *text);
-void aml_eisaid(struct aml *aml, const char *id); /* "PNP0A08" as an integer */
+void aml_eisaid(struct aml *aml, const char *id);	   /* "PNP0A08" as an integer */
 void aml_bytes(struct aml *aml, const void *data, u8 len); /* a buffer */
 void aml_uuid(struct aml *aml, const char *uuid);
 void aml_arg(struct aml *aml, unsigned n);
-void aml_return(struct aml *aml);	/* the value follows */
-void aml_equal(struct aml *aml);	/* two operands follow */
-void aml_store(struct aml *aml);	/* source and target follow */
-void aml_or(struct aml *aml);		/* two operands and a target follow */
-void aml_dword_field(struct aml *aml);	/* source, index, and by aml_path the new name follow */
+void aml_return(struct aml *aml);      /* the value follows */
+void aml_equal(struct aml *aml);       /* two operands follow */
+void aml_store(struct aml *aml);       /* source and target follow */
+void aml_or(struct aml *aml);	       /* two operands and a target follow */
+void aml_dword_field(struct aml *aml); /* source, index, and by aml_path the new name follow */
 
 /* Resource descriptors; ranges by first address and length. */
 void aml_io(struct aml *aml, u16 port, u8 count);

@@ -39,12 +39,12 @@ struct machine {
 	struct vcpus *vcpus;
 	int event_fd;
 	struct loop_fd *event_watch;
-	u32 requests;		/* [a] enum machine_request */
+	u32 requests;		    /* [a] enum machine_request */
 	enum machine_status status; /* [m] */
-	bool reset_wanted;	/* [m] */
-	bool reset_orderly;	/* [m] the guest had its interrupts shut down */
-	bool ended;		/* [m] END holds the reason */
-	struct machine_end end; /* [m] */
+	bool reset_wanted;	    /* [m] */
+	bool reset_orderly;	    /* [m] the guest had its interrupts shut down */
+	bool ended;		    /* [m] END holds the reason */
+	struct machine_end end;	    /* [m] */
 	u64 started_ns;
 	unsigned resets;
 };
@@ -64,8 +64,8 @@ machine_request(struct machine *machine, u32 request)
 }
 
 /* With the lock: the VM ends for this reason, unless it already has one. */
-static void PRINTF_LIKE(4, 5)
-machine_end(struct machine *machine, enum machine_end_kind kind, u32 value, const char *fmt, ...)
+static void PRINTF_LIKE(4, 5) machine_end(struct machine *machine, enum machine_end_kind kind,
+					  u32 value, const char *fmt, ...)
 {
 	va_list args;
 
@@ -315,7 +315,9 @@ machine_do_reset(struct machine *machine)
 		return;
 	if (machine->config.on_reset == MACHINE_RESET_ENDS) {
 		machine_end(machine, MACHINE_RESET, 0, "the guest asked for a reset%s",
-			    machine->reset_orderly ? "" : " in the middle of its work, as after a panic");
+			    machine->reset_orderly
+				    ? ""
+				    : " in the middle of its work, as after a panic");
 		return;
 	}
 	if (!machine->reset_orderly) {
@@ -325,8 +327,8 @@ machine_do_reset(struct machine *machine)
 	}
 	machine->resets++;
 	if (machine_boot(machine, why, sizeof(why)))
-		machine_end(machine, MACHINE_ENGINE_FAILED, 0, "the guest cannot be started again: %s",
-			    why);
+		machine_end(machine, MACHINE_ENGINE_FAILED, 0,
+			    "the guest cannot be started again: %s", why);
 	else if (machine->status == MACHINE_RUNNING)
 		vcpus_resume(machine->vcpus);
 }
@@ -375,7 +377,8 @@ machine_copy_config(struct machine *machine, const struct machine_config *config
 	machine->cmdline = machine_copy_text(config->cmdline, "", &err);
 	machine->kernel_name = machine_copy_text(config->kernel_name, "file", &err);
 	for (unsigned i = 0; i < config->initrds && i < MACHINE_INITRDS_MAX; i++)
-		machine->initrd_names[i] = machine_copy_text(config->initrd_names[i], "initrd", &err);
+		machine->initrd_names[i] =
+			machine_copy_text(config->initrd_names[i], "initrd", &err);
 	return err;
 }
 

@@ -54,7 +54,8 @@ struct machine_end {
 
 /* What a guest's request for a reset does. */
 enum machine_reset_policy {
-	MACHINE_RESET_REBOOTS, /* boots again; a reset in a panic (devices still live) ends as GUEST_FAILED */
+	MACHINE_RESET_REBOOTS, /* boots again; a reset in a panic (devices still live) ends as
+				  GUEST_FAILED */
 	MACHINE_RESET_ENDS,    /* always ends the VM as MACHINE_RESET */
 };
 
@@ -90,7 +91,7 @@ struct machine_config {
 	unsigned vcpus;
 	u64 code_cache; /* bytes, 0: the engine's default */
 
-	int kernel_fd; /* required */
+	int kernel_fd;		 /* required */
 	const char *kernel_name; /* for messages, NULL: none; likewise the initrds', which
 				  * multiboot modules are also told */
 	int initrd_fds[MACHINE_INITRDS_MAX];
@@ -98,7 +99,7 @@ struct machine_config {
 	unsigned initrds;
 	const char *cmdline; /* NULL: empty */
 
-	struct machine_stream serial;  /* COM1 */
+	struct machine_stream serial; /* COM1 */
 	bool virtio_console;
 	struct machine_stream console; /* hvc0, if virtio_console */
 	bool rng;
@@ -123,8 +124,8 @@ int machine_start(struct machine *machine);
 /* Runs the loop until the VM has ended; by then its vCPUs stand still and its output is written. */
 void machine_run(struct machine *machine, struct machine_end *end);
 
-/* All vCPUs stand at an instruction boundary (no exit half done) when this returns / go on. Calls do
- * not nest; harmless when already so. */
+/* All vCPUs stand at an instruction boundary (no exit half done) when this returns / go on. Calls
+ * do not nest; harmless when already so. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
 /* Ends the VM as MACHINE_STOPPED. Safe in any thread, not in a signal handler. */

@@ -62,10 +62,10 @@ struct pc {
 	unsigned vcpus;
 	u8 phys_bits;
 
-	u32 irq_sources[ISA_IRQS];   /* of the 8259 inputs, a bit each */
-	u32 pin_sources[IOAPIC_PINS]; /* of the IOAPIC inputs */
-	bool legacy_hpet;	     /* HPET has taken IRQ 0 and 8 over */
-	bool extint;		     /* what the engine was last told */
+	u32 irq_sources[ISA_IRQS];		 /* of the 8259 inputs, a bit each */
+	u32 pin_sources[IOAPIC_PINS];		 /* of the IOAPIC inputs */
+	bool legacy_hpet;			 /* HPET has taken IRQ 0 and 8 over */
+	bool extint;				 /* what the engine was last told */
 	struct ioapic_route routes[IOAPIC_PINS]; /* likewise */
 	struct pci_windows windows;
 
@@ -528,7 +528,8 @@ pc_create(struct pc **out, const struct pc_config *config, char *why, size_t why
 		err = pc_create_virtio(pc, machine, why, why_size);
 	if (err) {
 		if (!why[0])
-			snprintf(why, why_size, "the devices cannot be created: %s", strerror(-err));
+			snprintf(why, why_size, "the devices cannot be created: %s",
+				 strerror(-err));
 		pc_destroy(pc);
 		return err;
 	}
@@ -596,8 +597,8 @@ pc_set_up_pic(struct pc *pc, const u8 line[PCI_PIRQS])
 static u64
 pc_write_tables(struct pc *pc, const u8 line[PCI_PIRQS])
 {
-	struct acpi_board board = {.vcpus = pc->vcpus, .windows = pc->windows,
-				   .ecam = Q35_ECAM_GPA};
+	struct acpi_board board = {
+		.vcpus = pc->vcpus, .windows = pc->windows, .ecam = Q35_ECAM_GPA};
 	u8 *tables = calloc(1, TABLES_SIZE);
 	long used = -ENOMEM;
 

@@ -26,7 +26,7 @@ struct stream {
 	struct loop_timer *timer;
 	bool in_polled, out_polled;
 	bool in_open, out_open;
-	bool blocked; /* the host takes no more for now */
+	bool blocked;	   /* the host takes no more for now */
 	bool device_waits; /* stream_write refused bytes */
 	u8 ring[STREAM_RING];
 	size_t ring_head, ring_count;
@@ -244,8 +244,8 @@ stream_create(struct stream **out, struct loop *loop, const struct machine_strea
 		err = stream_add_watch(stream, loop, fds->in, stream_in_event, &stream->in_watch,
 				       &stream->in_polled);
 	if (!err && stream->out_open && fds->out != fds->in)
-		err = stream_add_watch(stream, loop, fds->out, stream_out_event,
-				       &stream->out_watch, &stream->out_polled);
+		err = stream_add_watch(stream, loop, fds->out, stream_out_event, &stream->out_watch,
+				       &stream->out_polled);
 	if (err) {
 		stream_destroy(stream);
 		return err;

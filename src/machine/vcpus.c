@@ -23,27 +23,27 @@ struct vcpus_thread {
 	struct vcpus *vcpus;
 	unsigned index;
 	pthread_t thread;
-	bool started;		   /* the thread exists */
-	struct engine_vcpu *vcpu;  /* its own thread's */
-	struct engine_exit exit;   /* its own thread's */
-	unsigned checked;	   /* its own thread's: last halt check answered */
-	bool ready;		   /* [p] vcpu_create is over, result in err */
-	int err;		   /* [p] */
-	bool parked;		   /* [p] */
-	bool over;		   /* [p] failed: waits for a new state */
-	bool dead;		   /* [p] cannot run again by itself */
+	bool started;		  /* the thread exists */
+	struct engine_vcpu *vcpu; /* its own thread's */
+	struct engine_exit exit;  /* its own thread's */
+	unsigned checked;	  /* its own thread's: last halt check answered */
+	bool ready;		  /* [p] vcpu_create is over, result in err */
+	int err;		  /* [p] */
+	bool parked;		  /* [p] */
+	bool over;		  /* [p] failed: waits for a new state */
+	bool dead;		  /* [p] cannot run again by itself */
 	int (*job)(struct vcpus_thread *t, void *arg); /* [p] */
-	void *job_arg;		   /* [p] */
-	int job_result;		   /* [p] */
+	void *job_arg;				       /* [p] */
+	int job_result;				       /* [p] */
 };
 
 struct vcpus {
 	struct vcpus_config config;
 	pthread_mutex_t lock; /* [p] innermost */
 	pthread_cond_t changed;
-	bool quit;	      /* [p] */
-	int park;	      /* [a] written with p held */
-	unsigned halt_check;  /* [a] number of the latest check */
+	bool quit;	     /* [p] */
+	int park;	     /* [a] written with p held */
+	unsigned halt_check; /* [a] number of the latest check */
 	struct vcpus_thread threads[];
 };
 
@@ -72,8 +72,8 @@ vcpus_exit_port(struct vcpus_thread *t)
 	if (exit->port.write)
 		memory_port_write(c->memory, exit->port.port, exit->port.size, exit->port.data);
 	else
-		exit->port.data = (u32)memory_port_read(c->memory, exit->port.port,
-							exit->port.size);
+		exit->port.data =
+			(u32)memory_port_read(c->memory, exit->port.port, exit->port.size);
 	pthread_mutex_unlock(c->lock);
 	return true;
 }
@@ -219,12 +219,9 @@ vcpus_exit_fatal(struct vcpus_thread *t)
 
 /* Each: false if the vCPU is to park. */
 static bool (*const vcpus_exits[])(struct vcpus_thread *t) = {
-	[EXIT_PORT] = vcpus_exit_port,
-	[EXIT_MMIO] = vcpus_exit_mmio,
-	[EXIT_HALT] = vcpus_exit_halt,
-	[EXIT_SHUTDOWN] = vcpus_exit_fatal,
-	[EXIT_KICKED] = vcpus_exit_kicked,
-	[EXIT_EOI] = vcpus_exit_eoi,
+	[EXIT_PORT] = vcpus_exit_port,	   [EXIT_MMIO] = vcpus_exit_mmio,
+	[EXIT_HALT] = vcpus_exit_halt,	   [EXIT_SHUTDOWN] = vcpus_exit_fatal,
+	[EXIT_KICKED] = vcpus_exit_kicked, [EXIT_EOI] = vcpus_exit_eoi,
 	[EXIT_FAILED] = vcpus_exit_fatal,
 };
 
@@ -298,7 +295,7 @@ vcpus_wait(struct vcpus_thread *t)
 static void
 vcpus_block_signals(void)
 {
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD,
+	static const int signals[] = {SIGINT,	SIGTERM, SIGHUP,  SIGQUIT, SIGPIPE, SIGCHLD,
 				      SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT};
 	sigset_t set;
 
@@ -442,7 +439,8 @@ vcpus_park(struct vcpus *vcpus)
 
 /* Has JOB done by the vCPU's own thread, which must be parked. */
 static int
-vcpus_call(struct vcpus *vcpus, unsigned index, int (*job)(struct vcpus_thread *, void *), void *arg)
+vcpus_call(struct vcpus *vcpus, unsigned index, int (*job)(struct vcpus_thread *, void *),
+	   void *arg)
 {
 	struct vcpus_thread *t;
 	int result = -EBUSY;

@@ -29,8 +29,12 @@ board_with(unsigned vcpus)
 {
 	struct acpi_board board = {
 		.vcpus = vcpus,
-		.windows = {.mem32 = 0xc0000000, .mem32_size = 0x3ec00000, .mem64 = 0x140000000ull,
-			    .mem64_size = 0x400000000ull, .io = 0xc000, .io_size = 0x4000},
+		.windows = {.mem32 = 0xc0000000,
+			    .mem32_size = 0x3ec00000,
+			    .mem64 = 0x140000000ull,
+			    .mem64_size = 0x400000000ull,
+			    .io = 0xc000,
+			    .io_size = 0x4000},
 		.ecam = 0xb0000000,
 		.pic_irq = {10, 10, 11, 11, 10, 10, 11, 11},
 	};
@@ -213,8 +217,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_checksums),	cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_no_room),		cmocka_unit_test(test_package_lengths),
+		cmocka_unit_test(test_checksums), cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_no_room),	  cmocka_unit_test(test_package_lengths),
 		cmocka_unit_test(test_iasl),
 	};
 

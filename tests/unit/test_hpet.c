@@ -175,7 +175,7 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_counter), T(test_one_shot_level), T(test_periodic_edge), T(test_legacy),
+		T(test_counter), T(test_one_shot_level),  T(test_periodic_edge), T(test_legacy),
 		T(test_msi),	 T(test_shortest_period), T(test_nonsense),
 	};
 

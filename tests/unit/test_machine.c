@@ -25,14 +25,14 @@
 
 enum step_kind {
 	STEP_OUT,
-	STEP_IN,     /* VALUE under MASK is expected */
-	STEP_POLL,   /* the same until it comes */
-	STEP_WRITE,  /* MMIO */
+	STEP_IN,    /* VALUE under MASK is expected */
+	STEP_POLL,  /* the same until it comes */
+	STEP_WRITE, /* MMIO */
 	STEP_READ,
 	STEP_EXTINT, /* waits for an ExtINT and takes it: VALUE is its vector */
 	STEP_MSI,    /* waits for a message: VALUE is its data */
 	STEP_EOI,
-	STEP_WAIT,   /* for ever, but for kicks */
+	STEP_WAIT, /* for ever, but for kicks */
 	STEP_HALT,
 	STEP_SHUTDOWN,
 };
@@ -401,11 +401,8 @@ static void
 test_power_off(void **state)
 {
 	static const struct step script[] = {
-		{STEP_IN, 0x604, 2, 0},
-		{STEP_OUT, 0xb2, 1, 2}, /* ACPI on */
-		{STEP_IN, 0x604, 2, 1},
-		{STEP_OUT, 0x604, 2, 0x2001},
-		{STEP_WAIT},
+		{STEP_IN, 0x604, 2, 0}, {STEP_OUT, 0xb2, 1, 2}, /* ACPI on */
+		{STEP_IN, 0x604, 2, 1}, {STEP_OUT, 0x604, 2, 0x2001}, {STEP_WAIT},
 	};
 
 	play(script);
@@ -624,9 +621,8 @@ static void
 test_serial_input(void **state)
 {
 	static const struct step script[] = {
-		{STEP_POLL, 0x3fd, 1, 1, 1}, {STEP_IN, 0x3f8, 1, 'o'},
-		{STEP_POLL, 0x3fd, 1, 1, 1}, {STEP_IN, 0x3f8, 1, 'k'},
-		{STEP_OUT, 0xf4, 1, 0},	     {STEP_WAIT},
+		{STEP_POLL, 0x3fd, 1, 1, 1}, {STEP_IN, 0x3f8, 1, 'o'}, {STEP_POLL, 0x3fd, 1, 1, 1},
+		{STEP_IN, 0x3f8, 1, 'k'},    {STEP_OUT, 0xf4, 1, 0},   {STEP_WAIT},
 	};
 
 	memset(scripts, 0, sizeof(scripts));
@@ -642,9 +638,12 @@ static void
 test_bad_config(void **state)
 {
 	static struct cpu_model model = {.tsc_hz = 1000000000, .phys_bits = 40};
-	struct machine_config config = {.engine = &fake_engine, .model = &model,
-					.memory = 64 << 20, .vcpus = 0,
-					.serial = {-1, -1}, .console = {-1, -1}};
+	struct machine_config config = {.engine = &fake_engine,
+					.model = &model,
+					.memory = 64 << 20,
+					.vcpus = 0,
+					.serial = {-1, -1},
+					.console = {-1, -1}};
 	char why[256] = "";
 
 	assert_int_equal(machine_create(&machine, &config, why, sizeof(why)), -EINVAL);
@@ -668,12 +667,18 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_serial_and_exit), cmocka_unit_test(test_power_off),
-		cmocka_unit_test(test_pci),		cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_reboot),		cmocka_unit_test(test_reset_ends),
-		cmocka_unit_test(test_panic),		cmocka_unit_test(test_shutdown),
-		cmocka_unit_test(test_halted),		cmocka_unit_test(test_stop),
-		cmocka_unit_test(test_pause),		cmocka_unit_test(test_serial_input),
+		cmocka_unit_test(test_serial_and_exit),
+		cmocka_unit_test(test_power_off),
+		cmocka_unit_test(test_pci),
+		cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_reboot),
+		cmocka_unit_test(test_reset_ends),
+		cmocka_unit_test(test_panic),
+		cmocka_unit_test(test_shutdown),
+		cmocka_unit_test(test_halted),
+		cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_pause),
+		cmocka_unit_test(test_serial_input),
 		cmocka_unit_test(test_bad_config),
 	};
 

@@ -57,7 +57,7 @@ test_edge(void **state)
 	assert_false(b->level[INTR]);
 	outb(b, 0x20, 0x0b);
 	assert_int_equal(inb(b, 0x20), 0x10); /* ISR */
-	pulse(4); /* the same one waits for its EOI */
+	pulse(4);			      /* the same one waits for its EOI */
 	assert_false(b->level[INTR]);
 	outb(b, 0x20, 0x20);
 	assert_true(b->level[INTR]);
@@ -183,8 +183,9 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_edge), T(test_priority), T(test_mask),	  T(test_cascade),     T(test_level),
-		T(test_rotate), T(test_auto_eoi), T(test_special_mask), T(test_poll),
+		T(test_edge),	  T(test_priority),	T(test_mask),
+		T(test_cascade),  T(test_level),	T(test_rotate),
+		T(test_auto_eoi), T(test_special_mask), T(test_poll),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

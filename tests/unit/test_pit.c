@@ -186,8 +186,8 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_counts_down), T(test_latch_holds), T(test_one_shot), T(test_periodic),
-		T(test_shortest_period), T(test_read_back), T(test_gate), T(test_bcd),
+		T(test_counts_down),	 T(test_latch_holds), T(test_one_shot), T(test_periodic),
+		T(test_shortest_period), T(test_read_back),   T(test_gate),	T(test_bcd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -171,8 +171,12 @@ main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_registers), T(test_transmit),		 T(test_transmit_blocked),
-		T(test_receive),   T(test_receive_backpressure), T(test_loopback),
+		T(test_registers),
+		T(test_transmit),
+		T(test_transmit_blocked),
+		T(test_receive),
+		T(test_receive_backpressure),
+		T(test_loopback),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
