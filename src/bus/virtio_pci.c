@@ -140,16 +140,13 @@ virtio_eventfd_ready(void *opaque, int events)
 static void
 virtio_unbind(struct virtio_device *v, struct virtio_queue *q)
 {
-	if (q->eventfd < 0)
+	if (q->bound == PCI_UNMAPPED)
 		return;
 	v->host.unbind_notify(v->host.opaque, q->bound, 0, q->eventfd);
-	loop_remove_fd(q->watch);
-	close(q->eventfd);
-	q->eventfd = -1;
-	q->watch = NULL;
+	q->bound = PCI_UNMAPPED;
 }
 
-/* Best effort: without an eventfd the MMIO write comes to us. */
+/* Best effort: what cannot be bound comes to us as an MMIO write. */
 static void
 virtio_bind(struct virtio_device *v, unsigned queue)
 {
@@ -157,23 +154,34 @@ virtio_bind(struct virtio_device *v, unsigned queue)
 	struct virtio_queue *q = &v->queues[queue];
 	u64 gpa = base + (PAGE_NOTIFY << PAGE_SHIFT) + queue * NOTIFY_STRIDE;
 
-	if (q->eventfd >= 0 || !q->ring.ready || base == PCI_UNMAPPED)
+	if (q->eventfd < 0 || !q->ring.ready || base == PCI_UNMAPPED || q->bound != PCI_UNMAPPED)
 		return;
+	if (v->host.bind_notify(v->host.opaque, gpa, 0, q->eventfd) == 0)
+		q->bound = gpa;
+}
+
+/* Eventfds are watched from creation to destruction: those are on the loop's
+ * thread, while a driver starts and resets the device on any. */
+static void
+virtio_watch(struct virtio_device *v, struct virtio_queue *q)
+{
 	if (!v->host.bind_notify || !v->host.unbind_notify || !v->host.loop)
 		return;
 	q->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (q->eventfd < 0)
 		return;
-	if (loop_add_fd(v->host.loop, q->eventfd, LOOP_READ, virtio_eventfd_ready, q, &q->watch))
-		goto no_watch;
-	if (v->host.bind_notify(v->host.opaque, gpa, 0, q->eventfd))
-		goto no_bind;
-	q->bound = gpa;
-	return;
-no_bind:
+	if (loop_add_fd(v->host.loop, q->eventfd, LOOP_READ, virtio_eventfd_ready, q, &q->watch)) {
+		close(q->eventfd);
+		q->eventfd = -1;
+	}
+}
+
+static void
+virtio_unwatch(struct virtio_queue *q)
+{
+	if (q->eventfd < 0)
+		return;
 	loop_remove_fd(q->watch);
-	q->watch = NULL;
-no_watch:
 	close(q->eventfd);
 	q->eventfd = -1;
 }
@@ -549,8 +557,10 @@ virtio_pci_reset(struct pci_device *pci)
 static void
 virtio_free_queues(struct virtio_device *v)
 {
-	for (unsigned i = 0; i < v->queue_count; i++)
+	for (unsigned i = 0; i < v->queue_count; i++) {
+		virtio_unwatch(&v->queues[i]);
 		virtq_free(&v->queues[i].ring);
+	}
 }
 
 static void
@@ -576,8 +586,10 @@ virtio_init_queues(struct virtio_device *v, u16 size)
 {
 	int error;
 
-	for (unsigned i = 0; i < v->queue_count; i++) {
+	for (unsigned i = 0; i < v->queue_count; i++)
 		v->queues[i].eventfd = -1;
+	for (unsigned i = 0; i < v->queue_count; i++) {
+		v->queues[i].bound = PCI_UNMAPPED;
 		v->queues[i].device = v;
 		v->queues[i].vector = VIRTIO_NO_VECTOR;
 		error = virtq_init(&v->queues[i].ring, v->host.memory, size);
@@ -635,5 +647,9 @@ virtio_pci_release(struct virtio_device *v)
 int
 virtio_pci_add(struct virtio_device *v, struct pci_bus *bus, unsigned slot)
 {
-	return pci_add(bus, &v->pci, slot, 0);
+	int error = pci_add(bus, &v->pci, slot, 0);
+
+	for (unsigned i = 0; !error && i < v->queue_count; i++)
+		virtio_watch(v, &v->queues[i]);
+	return error;
 }

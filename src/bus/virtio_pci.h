@@ -56,8 +56,8 @@ struct virtio_ops {
 struct virtio_queue {
 	struct virtq ring;
 	u16 vector;
-	int eventfd; /* bound to the notify address, or -1 */
-	u64 bound;   /* at this gpa */
+	int eventfd; /* of notifications, or -1: they come as MMIO writes */
+	u64 bound;   /* gpa that the eventfd is bound to, or PCI_UNMAPPED */
 	struct loop_fd *watch;
 	struct virtio_device *device;
 };

@@ -68,6 +68,8 @@ struct virtio_net {
 	int fd;
 	u8 mac[6]; /* as created; the guest may set another until reset */
 	struct loop_fd *watch;
+	struct loop_timer *timer; /* brings net_apply to the loop's thread */
+	int events;		  /* watched for */
 	struct net_filter filter;
 	bool link;	  /* as the guest sees it */
 	bool gone;	  /* the other end of the socket is closed */
@@ -83,8 +85,8 @@ net_of(struct virtio_device *v)
 	return CONTAINER_OF(v, struct virtio_net, v);
 }
 
-static void
-net_watch(struct virtio_net *net)
+static int
+net_events(const struct virtio_net *net)
 {
 	int events = 0;
 
@@ -94,7 +96,25 @@ net_watch(struct virtio_net *net)
 		if (net->tx_blocked)
 			events |= LOOP_WRITE;
 	}
-	loop_set_events(net->watch, events);
+	return events;
+}
+
+/* On the loop's thread: watches the socket for what is wanted now. */
+static void
+net_apply(void *opaque)
+{
+	struct virtio_net *net = opaque;
+
+	net->events = net_events(net);
+	loop_set_events(net->watch, net->events);
+}
+
+/* On any thread: the loop's thread will. */
+static void
+net_watch(struct virtio_net *net)
+{
+	if (net_events(net) != net->events)
+		loop_timer_arm(net->timer, loop_now());
 }
 
 void
@@ -310,7 +330,6 @@ net_receive(struct virtio_net *net)
 			break;
 	}
 	virtio_publish(&net->v, NET_RX);
-	net_watch(net);
 }
 
 /* ---- from the guest ---- */
@@ -405,8 +424,6 @@ net_transmit(struct virtio_net *net)
 			continue;
 	} while (!net->tx_blocked && virtq_enable_notify(q));
 	virtio_publish(&net->v, NET_TX);
-	if (net->tx_blocked)
-		net_watch(net);
 }
 
 static void
@@ -417,10 +434,10 @@ net_socket_ready(void *opaque, int events)
 	if ((events & LOOP_WRITE) && net->tx_blocked) {
 		net->tx_blocked = false;
 		net_transmit(net);
-		net_watch(net);
 	}
 	if ((events & LOOP_READ) && !net->rx_starved)
 		net_receive(net);
+	net_apply(net);
 }
 
 /* ---- the device ---- */
@@ -455,6 +472,7 @@ net_notify(struct virtio_device *v, unsigned queue)
 		net->rx_starved = false;
 		net_receive(net);
 	}
+	net_watch(net);
 }
 
 static void
@@ -486,6 +504,7 @@ net_destroy(struct virtio_device *v)
 {
 	struct virtio_net *net = net_of(v);
 
+	loop_timer_destroy(net->timer);
 	loop_remove_fd(net->watch);
 	free(net);
 }
@@ -527,6 +546,9 @@ virtio_net_create(struct pci_bus *bus, unsigned slot, const struct device_host *
 	net_forget(net);
 	put_le16(net->v.config + CONFIG_STATUS, STATUS_LINK_UP);
 	put_le16(net->v.config + CONFIG_MTU, config->mtu);
+	error = loop_timer_create(host->loop, net_apply, net, &net->timer);
+	if (error)
+		goto no_timer;
 	error = loop_add_fd(host->loop, net->fd, 0, net_socket_ready, net, &net->watch);
 	if (error)
 		goto no_watch;
@@ -539,6 +561,8 @@ virtio_net_create(struct pci_bus *bus, unsigned slot, const struct device_host *
 no_slot:
 	loop_remove_fd(net->watch);
 no_watch:
+	loop_timer_destroy(net->timer);
+no_timer:
 	virtio_pci_release(&net->v);
 no_device:
 	free(net);
