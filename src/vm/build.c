@@ -69,9 +69,12 @@ static void
 build_boot(const struct vm *vm, struct machine_config *m)
 {
 	m->kernel_fd = vm->resources.kernel;
+	m->kernel_name = vm->config.kernel;
 	m->initrds = vm->config.initrd_count;
-	for (unsigned i = 0; i < m->initrds; i++)
+	for (unsigned i = 0; i < m->initrds; i++) {
 		m->initrd_fds[i] = vm->resources.initrds[i];
+		m->initrd_names[i] = vm->config.initrds[i];
+	}
 	m->cmdline = vm->config.append;
 }
 
@@ -104,6 +107,7 @@ build_machine(struct vm *vm, char *why, size_t why_size)
 	if (c->net) {
 		m.net_count = 1;
 		m.nets[0].fd = vm->resources.net;
+		vm->resources.net = -1; /* taken over, like the disks */
 		memcpy(m.nets[0].mac, c->mac, sizeof(c->mac));
 	}
 	return machine_create(&vm->machine, &m, why, why_size);
