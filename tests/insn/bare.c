@@ -6,6 +6,7 @@
  * Cases and results are in memory shared with the parent; a byte in a pipe
  * starts a batch and another ends it.
  */
+#define _GNU_SOURCE /* memfd_create, names of registers in a signal frame */
 #include <asm/prctl.h>
 #include <errno.h>
 #include <poll.h>

@@ -27,6 +27,7 @@ enum {
 	CASE_OVERLAY = 576, /* bytes of memory that a case sets */
 	CASE_GS_BASE = 0x12340,
 	CASE_BATCH = 32,
+	CASE_SKIPPED = 0xfd, /* the guest side has no such instruction */
 	CASE_HUNG = 0xfe,    /* result.vector: it did not end */
 	CASE_NO_EXIT = 0xff, /* the engine ended otherwise: result.error has the exit */
 };
@@ -42,6 +43,8 @@ struct insn_case {
 	u64 overlay_at;
 	unsigned overlay_size;
 	u8 overlay[CASE_OVERLAY];
+	bool any_address; /* a fault may name any byte it touched: accesses of several parts */
+	u64 ignored_at; /* 4 bytes of memory that may differ (MXCSR_MASK: what the model has), or 0 */
 	u32 flags_ignored; /* undefined ones, of instructions that only helpers do */
 };
 
