@@ -294,7 +294,7 @@ test_flood(void **state)
 
 	fixture_open(&f, false, false, BLOCK_THREADS);
 	fixture_start(&f, F_ALL, true);
-	head = request(&f, 0, T_IN, 0, DATA, 4096);
+	head = request(&f, 0, T_FLUSH, 0, 0, 0);
 	for (unsigned i = 0; i < 127; i++)
 		driver_offer(&f.driver, q, head);
 	driver_kick(&f.driver, 0);
