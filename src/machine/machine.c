@@ -603,8 +603,7 @@ machine_start(struct machine *machine)
 void
 machine_run(struct machine *machine, struct machine_end *end)
 {
-	if (!machine->ended)
-		loop_run(machine->loop);
+	loop_run(machine->loop); /* an end that came before it began has left its event */
 	vcpus_park(machine->vcpus);
 	pthread_mutex_lock(&machine->lock);
 	pc_flush(machine->pc);
