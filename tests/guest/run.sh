@@ -3,7 +3,7 @@
 #
 #	tests/guest/run.sh GUEST|all [biga|qemu]
 #
-# tests/guest/list says, a line a guest: name, number of CPUs, how the machine
+# tests/guest/list says, a line a guest: name, numbers of CPUs to try, how the machine
 # must end: "exit" (byte 0 to the debug-exit port), "poweroff", or "triple" (a
 # triple fault: biga fails with 1; QEMU resets, so its run is stopped there).
 # BUILD names the build folder, BIGA_ARGS more arguments. 0 if all ended as they must.
@@ -66,8 +66,10 @@ found=0
 while read -r name cpus how rest; do
 	case $name in '' | '#'*) continue ;; esac
 	[ "$guest" = all ] || [ "$guest" = "$name" ] || continue
-	found=$((found + 1))
-	try "$name" "$cpus" "$how" || failed=$((failed + 1))
+	for n in $(echo "$cpus" | tr , ' '); do
+		found=$((found + 1))
+		try "$name" "$n" "$how" || failed=$((failed + 1))
+	done
 done <"$here/list"
 [ "$found" -gt 0 ] || { echo "no such guest in $here/list: $guest" >&2; exit 2; }
 [ "$guest" != all ] || echo "$found guests, $failed failed"
