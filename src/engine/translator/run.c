@@ -371,6 +371,7 @@ run_single(struct vcpu *v)
 	bool traced = (v->rflags & RFLAGS_TF) != 0, shadow = v->shadow, shadow_ss = v->shadow_ss;
 	u32 mode = t->mode;
 	u64 hits = shadow_ss ? 0 : run_code_breakpoints(v, run_linear(v));
+	u64 resume = v->rflags & RFLAGS_RF;
 	int result;
 
 	if (hits) {
@@ -379,6 +380,7 @@ run_single(struct vcpu *v)
 		return RUN_ON;
 	}
 	v->shadow = v->shadow_ss = false;
+	v->rflags &= ~resume; /* it held for this instruction; IRET may set it for the next */
 	t->mode |= MODE_SINGLE;
 	result = run_block(v);
 	if (t->mode == (mode | MODE_SINGLE))
@@ -386,10 +388,9 @@ run_single(struct vcpu *v)
 	if (result == RUN_LEAVE) { /* the instruction is to be run again */
 		v->shadow = shadow;
 		v->shadow_ss = shadow_ss;
+		v->rflags |= resume;
 		return result;
 	}
-	if (!v->event.pending)
-		v->rflags &= ~(u64)RFLAGS_RF;
 	return run_traps(v, traced && !v->event.pending);
 }
 
