@@ -11,7 +11,7 @@
 enum { READ, WRITE, EXECUTE };
 
 struct access_case {
-	bool present, writable, user, nx;	 /* leaf */
+	bool present, writable, user, nx;	   /* leaf */
 	bool above_writable, above_user, above_nx; /* the table above */
 	bool wp, smep, smap, ac;
 	bool by_user;
@@ -76,21 +76,27 @@ access_by_kernel(const struct access_case *c)
 	switch (c->kind) {
 	case READ:
 		return TRY(__asm__ volatile("push %1; popf; mov (%0), %%rax"
-					    : : "r"(VA), "r"(flags) : "rax", "memory", "cc"));
+					    :
+					    : "r"(VA), "r"(flags)
+					    : "rax", "memory", "cc"));
 	case WRITE:
 		return TRY(__asm__ volatile("push %1; popf; movq $0xc3, (%0)"
-					    : : "r"(VA), "r"(flags) : "memory", "cc"));
+					    :
+					    : "r"(VA), "r"(flags)
+					    : "memory", "cc"));
 	default:
 		return TRY(__asm__ volatile("push %1; popf; call *%0"
-					    : : "r"(VA), "r"(flags) : "memory", "cc"));
+					    :
+					    : "r"(VA), "r"(flags)
+					    : "memory", "cc"));
 	}
 }
 
 static struct trap
 access_by_user(const struct access_case *c)
 {
-	static uptr (*const functions[])(uptr) = { access_user_read, access_user_write,
-						   access_user_execute };
+	static uptr (*const functions[])(uptr) = {access_user_read, access_user_write,
+						  access_user_execute};
 
 	return user_run_flags(functions[c->kind], VA, c->ac ? EFLAGS_AC : 0);
 }
@@ -104,7 +110,9 @@ access_report(const struct access_case *c, const struct trap *t, u64 leaf)
 	print("     P%d W%d U%d NX%d above W%d U%d NX%d, WP%d SMEP%d SMAP%d AC%d, %s %s: ",
 	      c->present, c->writable, c->user, c->nx, c->above_writable, c->above_user,
 	      c->above_nx, c->wp, c->smep, c->smap, c->ac, c->by_user ? "user" : "kernel",
-	      c->kind == READ ? "read" : c->kind == WRITE ? "write" : "execute");
+	      c->kind == READ	 ? "read"
+	      : c->kind == WRITE ? "write"
+				 : "execute");
 	print("vector %u error 0x%x cr2 0x%lx leaf 0x%llx\n", t->vector, t->error,
 	      (unsigned long)t->cr2, (unsigned long long)leaf);
 }
@@ -154,8 +162,9 @@ guest_main(void)
 	(void)paging_entry(cpu_read_cr3(), VA, 1);
 	for (u32 n = 0; n < 1u << 12; n++) {
 		struct access_case c = {
-			n & 1, n >> 1 & 1, n >> 2 & 1, n >> 3 & 1, n >> 4 & 1, n >> 5 & 1,
-			n >> 6 & 1, n >> 7 & 1, n >> 8 & 1, n >> 9 & 1, n >> 10 & 1, n >> 11 & 1, 0,
+			n & 1,	     n >> 1 & 1,  n >> 2 & 1, n >> 3 & 1, n >> 4 & 1,
+			n >> 5 & 1,  n >> 6 & 1,  n >> 7 & 1, n >> 8 & 1, n >> 9 & 1,
+			n >> 10 & 1, n >> 11 & 1, 0,
 		};
 
 		if ((c.smep && !smep) || (c.smap && !smap) || (c.ac && !smap))

@@ -29,7 +29,8 @@ __asm__(".section .user, \"ax\"\n\t.code32\n"
 	"mov $5, %ebx; pusha; xor %ebx, %ebx; popa; mov %ebx, %eax; aad; int $0x80\n"
 	"compat_addr16:\n\t"
 	"mov $compat_words, %ebx; sub $0x10000, %ebx; and $0xffff, %ebx\n\t"
-	"mov $0x4b, %ecx; mov %ecx, %es; mov $0x10000, %esi; addr16 movl %es:(%si), %eax; int $0x80\n"
+	"mov $0x4b, %ecx; mov %ecx, %es; mov $0x10000, %esi; addr16 movl %es:(%si), %eax; int "
+	"$0x80\n"
 	"compat_into:\n\tmov $0x7fffffff, %eax; inc %eax; into; int $0x80\n"
 	"compat_ud:\n\tud2\n\t"
 	".code64\n\t.text");
@@ -78,14 +79,14 @@ compat_segments(void)
 	struct trap t;
 
 	/* A data segment of 16 bytes over compat_words. */
-	trap_gdt[SEL_FREE / 8] = 0x0040f30000000000 | 0xf | (base & 0xffffff) << 16 |
-				 (base >> 24) << 56;
+	trap_gdt[SEL_FREE / 8] =
+		0x0040f30000000000 | 0xf | (base & 0xffffff) << 16 | (base >> 24) << 56;
 	t = compat_run(compat_limit);
 	if (!guest_on_tcg()) /* it checks no limits */
 		CHECK_TRAP(t, VEC_GP, 0);
 	/* Flat, for the 16-bit address. */
-	trap_gdt[SEL_FREE / 8 + 1] = 0x00cff30000000000 | 0xffff | (base & 0xffffff) << 16 |
-				     (base >> 24) << 56;
+	trap_gdt[SEL_FREE / 8 + 1] =
+		0x00cff30000000000 | 0xffff | (base & 0xffffff) << 16 | (base >> 24) << 56;
 	compat_words[0] = 0x8086;
 	t = compat_run(compat_addr16);
 	CHECK_TRAP(t, VEC_USER_RETURN, 0);
@@ -121,7 +122,7 @@ compat_gates(void)
 	struct {
 		u32 offset; /* 64 bits wide with REX.W on Intel only */
 		u16 selector;
-	} PACKED pointer = { 0, SEL_FREE };
+	} PACKED pointer = {0, SEL_FREE};
 	struct trap t;
 
 	__asm__ volatile("lea compat_gate_target(%%rip), %0" : "=r"(target));
@@ -130,14 +131,19 @@ compat_gates(void)
 	trap_gdt[SEL_FREE / 8 + 1] = target >> 32;
 	t = TRY(__asm__ volatile("lcall *%1\n\tjmp 1f\n"
 				 "compat_gate_target:\n\tmov $0x6a7e, %%eax; rex.w lret\n1:"
-				 : "=a"(ax) : "m"(pointer) : "memory"));
+				 : "=a"(ax)
+				 : "m"(pointer)
+				 : "memory"));
 	CHECK_NO_TRAP(t);
 	CHECK_EQ(ax, 0x6a7e);
 	trap_gdt[SEL_FREE / 8] &= ~(1ull << 47); /* not present */
 	t = TRY(__asm__ volatile("lcall *%0" : : "m"(pointer) : "memory"));
 	CHECK_TRAP(t, VEC_NP, SEL_FREE);
 	t = TRY(__asm__ volatile("push $0x38; push $1f; lretq\n\t.code32\n1:\tljmp $0x08, $2f\n\t"
-				 ".code64\n2:" : : : "memory"));
+				 ".code64\n2:"
+				 :
+				 :
+				 : "memory"));
 	CHECK_NO_TRAP(t);
 }
 

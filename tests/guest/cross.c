@@ -61,7 +61,7 @@ cross_write_at(struct trap t, u32 error, int line)
 
 /* Read and write in one are writes to the check; TCG reads first and sees only that. */
 #define cross_check_modify(t, error)                                                               \
-	cross_check_write(t, guest_on_tcg() && !((error) & PF_P) ? (error) & ~PF_W : (error))
+	cross_check_write(t, guest_on_tcg() && !((error)&PF_P) ? (error) & ~PF_W : (error))
 
 /* With the second page absent, then read-only. */
 static void
@@ -73,21 +73,52 @@ cross_writes(u64 flags, u32 error)
 	cross_second(flags);
 	cross_check_write(TRY(__asm__ volatile("movl $-1, (%0)" : : "r"(at) : "memory")), error);
 	cross_check_write(TRY(__asm__ volatile("movq $-1, (%0)" : : "r"(at) : "memory")), error);
-	cross_check_write(TRY(__asm__ volatile("movw $-1, (%0)" : : "r"(at + 2) : "memory")), error);
-	cross_check_write(TRY(__asm__ volatile("movups %%xmm0, (%0)" : : "r"(at) : "memory")), error);
-	cross_check_modify(TRY(__asm__ volatile("addl $1, (%0)" : : "r"(at) : "memory", "cc")), error);
-	cross_check_modify(TRY(__asm__ volatile("notq (%0)" : : "r"(at) : "memory")), error);
-	cross_check_modify(TRY(__asm__ volatile("xchgl %%eax, (%0)" : : "r"(at) : "rax", "memory")),
+	cross_check_write(TRY(__asm__ volatile("movw $-1, (%0)"
+					       :
+					       : "r"(at + 2)
+					       : "memory")),
 			  error);
-	cross_check_modify(TRY(__asm__ volatile("lock incq (%0)" : : "r"(at) : "memory", "cc")), error);
+	cross_check_write(TRY(__asm__ volatile("movups %%xmm0, (%0)"
+					       :
+					       : "r"(at)
+					       : "memory")),
+			  error);
+	cross_check_modify(TRY(__asm__ volatile("addl $1, (%0)"
+						:
+						: "r"(at)
+						: "memory", "cc")),
+			   error);
+	cross_check_modify(TRY(__asm__ volatile("notq (%0)" : : "r"(at) : "memory")), error);
+	cross_check_modify(TRY(__asm__ volatile("xchgl %%eax, (%0)"
+						:
+						: "r"(at)
+						: "rax", "memory")),
+			   error);
+	cross_check_modify(TRY(__asm__ volatile("lock incq (%0)"
+						:
+						: "r"(at)
+						: "memory", "cc")),
+			   error);
 	cross_check_modify(TRY(__asm__ volatile("lock xaddl %%eax, (%0)"
-					       : : "r"(at) : "rax", "memory", "cc")), error);
+						:
+						: "r"(at)
+						: "rax", "memory", "cc")),
+			   error);
 	cross_check_modify(TRY(__asm__ volatile("shldl $3, %%ecx, (%0)"
-					       : : "r"(at) : "rcx", "memory", "cc")), error);
+						:
+						: "r"(at)
+						: "rcx", "memory", "cc")),
+			   error);
 	cross_check_write(TRY(__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; push %%rax"
-					       : : "r"(at + 8) : "rbx", "memory")), error);
+					       :
+					       : "r"(at + 8)
+					       : "rbx", "memory")),
+			  error);
 	cross_check_write(TRY(__asm__ volatile("mov %0, %%rsp; call 1f\n1:"
-					       : : "r"(at + 8) : "memory")), error);
+					       :
+					       : "r"(at + 8)
+					       : "memory")),
+			  error);
 	/* These store in several parts; what is written before the fault is not said. */
 	cross_check_fault(TRY(__asm__ volatile("sgdt (%0)" : : "r"(at) : "memory")), error);
 	cross_check_fault(TRY(__asm__ volatile("fnstenv (%0)" : : "r"(at) : "memory")), error);
@@ -114,7 +145,10 @@ cross_reads(void)
 	t = TRY(__asm__ volatile("mov $7, %%eax; addl (%0), %%eax" : : "r"(at) : "rax"));
 	cross_check_write(t, 0);
 	CHECK_EQ(t.ax, 7);
-	t = TRY(__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; pop %%rax" : : "r"(at) : "rax", "rbx"));
+	t = TRY(__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; pop %%rax"
+				 :
+				 : "r"(at)
+				 : "rax", "rbx"));
 	CHECK_TRAP(t, VEC_PF, 0);
 	t = TRY(__asm__ volatile("movups (%0), %%xmm0" : : "r"(at)));
 	cross_check_write(t, 0);
@@ -128,7 +162,6 @@ cross_reads(void)
 		CHECK_EQ(value >> (8 * i) & 0xff, cross_pattern((unsigned)PAGE - 3 + i));
 }
 
-
 static void
 cross_movs(void)
 {
@@ -140,7 +173,9 @@ cross_movs(void)
 	cross_fill();
 	cross_second(0);
 	t = TRY(__asm__ volatile(MARK "rep movsb"
-				 : : "S"(from), "D"(EDGE - 20), "c"(50ul) : "memory"));
+				 :
+				 : "S"(from), "D"(EDGE - 20), "c"(50ul)
+				 : "memory"));
 	CHECK_TRAP(t, VEC_PF, PF_W);
 	CHECK_EQ(t.cr2, EDGE);
 	CHECK_EQ(t.ip, trap_mark);
@@ -162,7 +197,9 @@ cross_movs(void)
 	cpu_invlpg(VA);
 	cross_second(PTE_P | PTE_W);
 	t = TRY(__asm__ volatile("std; rep movsb; cld"
-				 : : "S"(from + 63), "D"(EDGE + 9), "c"(40ul) : "memory"));
+				 :
+				 : "S"(from + 63), "D"(EDGE + 9), "c"(40ul)
+				 : "memory"));
 	CHECK_TRAP(t, VEC_PF, PF_W);
 	CHECK_EQ(t.cr2, EDGE - 1);
 	CHECK_EQ(t.frame.cx, 30);
@@ -178,7 +215,10 @@ cross_other_strings(void)
 
 	cross_fill();
 	cross_second(0);
-	t = TRY(__asm__ volatile("rep stosl" : : "a"(0x11223344), "D"(EDGE - 16), "c"(9ul) : "memory"));
+	t = TRY(__asm__ volatile("rep stosl"
+				 :
+				 : "a"(0x11223344), "D"(EDGE - 16), "c"(9ul)
+				 : "memory"));
 	CHECK_TRAP(t, VEC_PF, PF_W);
 	CHECK_EQ(t.frame.cx, 5);
 	CHECK_EQ(t.frame.di, EDGE);
@@ -195,14 +235,18 @@ cross_other_strings(void)
 	t = TRY(__asm__ volatile("repne scasb" : : "a"(0x42), "D"(EDGE - 7), "c"(100ul) : "cc"));
 	CHECK_EQ(t.frame.cx, 93);
 	t = TRY(__asm__ volatile("repe cmpsb"
-				 : : "S"(EDGE - 9), "D"(VA), "c"(100ul) : "cc", "memory"));
+				 :
+				 : "S"(EDGE - 9), "D"(VA), "c"(100ul)
+				 : "cc", "memory"));
 	CHECK_TRAP(t, VEC_PF, 0);
 	CHECK_EQ(t.frame.cx, 91);
 	CHECK_EQ(t.frame.si, EDGE);
 	CHECK_EQ(t.frame.di, VA + 9);
 	/* No count, no access. */
 	t = TRY(__asm__ volatile("rep movsb; rep stosb; repe cmpsb"
-				 : : "S"(EDGE), "D"(EDGE), "c"(0ul) : "memory", "cc"));
+				 :
+				 : "S"(EDGE), "D"(EDGE), "c"(0ul)
+				 : "memory", "cc"));
 	CHECK_NO_TRAP(t);
 }
 
@@ -237,11 +281,17 @@ cross_restart(void)
 	CHECK_EQ(*(u64 *)(void *)(cross_pages + PAGE - 4), 0x100000000);
 	cross_second(0);
 	__asm__ volatile("mov %%rsp, %%rbx; mov %1, %%rsp; push %2; pop %0; mov %%rbx, %%rsp"
-			 : "=r"(value) : "r"(EDGE + 4), "r"(0x1122334455667788) : "rbx", "memory");
+			 : "=r"(value)
+			 : "r"(EDGE + 4), "r"(0x1122334455667788)
+			 : "rbx", "memory");
 	CHECK_EQ(value, 0x1122334455667788);
 	cross_second(0);
-	__asm__ volatile("movq $1, %%rax; movq %%rax, %%xmm0; movups %%xmm0, (%0); movups (%0), %%xmm1\n\t"
-			 "movq %%xmm1, %1" : : "r"(EDGE - 9), "r"(value) : "rax", "memory");
+	__asm__ volatile(
+		"movq $1, %%rax; movq %%rax, %%xmm0; movups %%xmm0, (%0); movups (%0), %%xmm1\n\t"
+		"movq %%xmm1, %1"
+		:
+		: "r"(EDGE - 9), "r"(value)
+		: "rax", "memory");
 	CHECK_EQ(cross_faults, 4);
 	trap_set_handler(VEC_PF, NULL);
 }
@@ -263,7 +313,10 @@ cross_scattered(void)
 	__asm__ volatile("lock addq %1, (%0)" : : "r"(EDGE - 3), "r"(0x1000000ul) : "memory", "cc");
 	CHECK_EQ(*(volatile u64 *)(EDGE - 3), value + 0x1000000);
 	CHECK_EQ(first[0], 6);
-	__asm__ volatile("lock cmpxchgq %2, (%1)" : "+a"(value) : "r"(EDGE - 3), "r"(5ul) : "memory", "cc");
+	__asm__ volatile("lock cmpxchgq %2, (%1)"
+			 : "+a"(value)
+			 : "r"(EDGE - 3), "r"(5ul)
+			 : "memory", "cc");
 	CHECK_EQ(value, 0x0102030406060708);
 	CHECK_EQ(*(volatile u64 *)(EDGE - 3), value);
 	paging_map(VA, (uptr)cross_pages, PTE_P | PTE_W, 1);

@@ -50,10 +50,13 @@ debug_execute(void)
 	u32 a = 0;
 
 	debug_reset();
-	__asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, %%dr0; mov %1, %%rax; mov %%rax, %%dr7\n\t"
-			 "xor %%eax, %%eax; nop\n1:\tinc %%eax; inc %%eax; lea 1b(%%rip), %%rcx\n\t"
-			 "mov %%rcx, trap_mark"
-			 : "=&a"(a) : "i"(DR7_ON(0)) : "rcx", "memory", "cc");
+	__asm__ volatile(
+		"lea 1f(%%rip), %%rax; mov %%rax, %%dr0; mov %1, %%rax; mov %%rax, %%dr7\n\t"
+		"xor %%eax, %%eax; nop\n1:\tinc %%eax; inc %%eax; lea 1b(%%rip), %%rcx\n\t"
+		"mov %%rcx, trap_mark"
+		: "=&a"(a)
+		: "i"(DR7_ON(0))
+		: "rcx", "memory", "cc");
 	CHECK_EQ(a, 2);
 	CHECK_EQ(debug_log.count, 1);
 	CHECK_EQ(debug_log.ip[0], trap_mark);
@@ -108,7 +111,9 @@ debug_data(void)
 	/* The trap comes behind the instruction. */
 	debug_log.count = 0;
 	__asm__ volatile("incl (%0)\n771:\tmovq $771b, trap_mark"
-			 : : "r"(&debug_words[1]) : "memory", "cc");
+			 :
+			 : "r"(&debug_words[1])
+			 : "memory", "cc");
 	CHECK(debug_log.count == 1);
 	CHECK_EQ(debug_log.ip[0], trap_mark);
 	cpu_write_dr7(0x400);
@@ -119,10 +124,13 @@ static void
 debug_push(void)
 {
 	debug_reset();
-	__asm__ volatile("lea -8(%%rsp), %%rax; mov %%rax, %%dr2; mov %0, %%eax; mov %%rax, %%dr7\n\t"
-			 "push %%rcx; pop %%rcx; mov $0x400, %%eax\n\t"
-			 "mov %%rax, %%dr7"
-			 : : "i"(DR7_ON(2) | DR7_KIND(2, RW_WRITE, LEN_8)) : "rax", "memory", "cc");
+	__asm__ volatile(
+		"lea -8(%%rsp), %%rax; mov %%rax, %%dr2; mov %0, %%eax; mov %%rax, %%dr7\n\t"
+		"push %%rcx; pop %%rcx; mov $0x400, %%eax\n\t"
+		"mov %%rax, %%dr7"
+		:
+		: "i"(DR7_ON(2) | DR7_KIND(2, RW_WRITE, LEN_8))
+		: "rax", "memory", "cc");
 	CHECK_EQ(debug_log.count, 1);
 	CHECK_EQ(debug_log.dr6[0] & 0xe00f, 4);
 }
@@ -167,7 +175,9 @@ debug_step(void)
 	debug_reset();
 	__asm__ volatile("pushf; orl $0x100, (%%rsp); popf\n771:\tnop\n772:\tnop\n\t"
 			 "pushf; andl $~0x100, (%%rsp); popf\n773:\tmovq $771b, trap_mark"
-			 : : : "memory", "cc");
+			 :
+			 :
+			 : "memory", "cc");
 	/* Not behind the POPF that set TF, but behind the one that clears it. */
 	CHECK_EQ(debug_log.count, 5);
 	CHECK_EQ(debug_log.ip[0], trap_mark + 1);
@@ -183,7 +193,9 @@ debug_step_shadow(void)
 	__asm__ volatile("mov %%ss, %%eax; pushf; orl $0x100, (%%rsp); popf\n"
 			 "771:\tmov %%eax, %%ss\n772:\tnop\n773:\tnop\n\t"
 			 "pushf; andl $~0x100, (%%rsp); popf; movq $773b, trap_mark"
-			 : : : "rax", "memory", "cc");
+			 :
+			 :
+			 : "rax", "memory", "cc");
 	/* MOV SS holds the trap until one more instruction has run. */
 	CHECK_EQ(debug_log.ip[0], trap_mark);
 	CHECK_EQ(debug_log.count, 5);
@@ -206,7 +218,9 @@ debug_step_int(void)
 	__asm__ volatile("pushf; orl $0x100, (%%rsp); popf\n"
 			 "771:\tint $0x61\n772:\tnop\n773:\tnop\n\t"
 			 "pushf; andl $~0x100, (%%rsp); popf; movq $772b, trap_mark"
-			 : : : "memory", "cc");
+			 :
+			 :
+			 : "memory", "cc");
 	CHECK_EQ(debug_int_seen, 1);
 	CHECK_EQ(debug_log.ip[0], trap_mark + 1);
 	CHECK_EQ(debug_log.count, 5);

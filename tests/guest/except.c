@@ -23,7 +23,9 @@ static USER_DATA u64 except_user_words[4];
 #define UD(bytes)                                                                                  \
 	do {                                                                                       \
 		struct trap ud_ = TRY(__asm__ volatile(MARK ".byte " bytes "\n\t.fill 8, 1, 0x90"  \
-						       : : : "rax", "memory"));                    \
+						       :                                           \
+						       :                                           \
+						       : "rax", "memory"));                        \
 		CHECK_TRAP(ud_, VEC_UD, 0);                                                        \
 		CHECK_EQ(ud_.ip, trap_mark);                                                       \
 	} while (0)
@@ -31,9 +33,9 @@ static USER_DATA u64 except_user_words[4];
 static void
 except_undefined(void)
 {
-	UD("0x0f, 0x0b"); /* UD2 */
+	UD("0x0f, 0x0b");	/* UD2 */
 	UD("0x0f, 0xb9, 0xc0"); /* UD1 */
-	UD("0x06"); /* PUSH ES */
+	UD("0x06");		/* PUSH ES */
 	UD("0x07");
 	UD("0x0e");
 	UD("0x16");
@@ -47,24 +49,24 @@ except_undefined(void)
 	UD("0x61");
 	UD("0x82, 0xc0, 0x01");
 	UD("0x9a, 0, 0, 0, 0, 8, 0"); /* far CALL */
-	UD("0xce"); /* INTO */
-	UD("0xd4, 0x0a"); /* AAM */
+	UD("0xce");		      /* INTO */
+	UD("0xd4, 0x0a");	      /* AAM */
 	UD("0xd5, 0x0a");
 	UD("0xd6");
 	UD("0xea, 0, 0, 0, 0, 8, 0");
-	UD("0xf0, 0x90"); /* LOCK NOP */
-	UD("0xf0, 0x01, 0xc0"); /* LOCK ADD to a register */
-	if (!guest_on_tcg()) /* it takes LOCK with loads */
+	UD("0xf0, 0x90");		      /* LOCK NOP */
+	UD("0xf0, 0x01, 0xc0");		      /* LOCK ADD to a register */
+	if (!guest_on_tcg())		      /* it takes LOCK with loads */
 		UD("0xf0, 0x8b, 0x04, 0x24"); /* LOCK MOV */
-	UD("0x8c, 0xf0"); /* MOV from segment 6 */
-	UD("0x8e, 0xc8"); /* MOV to CS */
-	UD("0x0f, 0x20, 0xc8"); /* MOV from CR1 */
-	UD("0x0f, 0x20, 0xe8"); /* CR5 */
-	UD("0x0f, 0x22, 0xf8"); /* CR7 */
-	UD("0x8d, 0xc0"); /* LEA of a register */
-	UD("0xfe, 0xd0"); /* group 4, /2 */
-	UD("0xff, 0xf8"); /* group 5, /7 */
-	UD("0x0f, 0xc7, 0xc8"); /* CMPXCHG8B of a register */
+	UD("0x8c, 0xf0");		      /* MOV from segment 6 */
+	UD("0x8e, 0xc8");		      /* MOV to CS */
+	UD("0x0f, 0x20, 0xc8");		      /* MOV from CR1 */
+	UD("0x0f, 0x20, 0xe8");		      /* CR5 */
+	UD("0x0f, 0x22, 0xf8");		      /* CR7 */
+	UD("0x8d, 0xc0");		      /* LEA of a register */
+	UD("0xfe, 0xd0");		      /* group 4, /2 */
+	UD("0xff, 0xf8");		      /* group 5, /7 */
+	UD("0x0f, 0xc7, 0xc8");		      /* CMPXCHG8B of a register */
 }
 
 static void
@@ -137,7 +139,8 @@ except_sse(void)
 	struct trap t;
 
 	__asm__ volatile("ldmxcsr %0; movss %1, %%xmm0; xorps %%xmm1, %%xmm1"
-			 : : "m"(unmasked), "m"(one));
+			 :
+			 : "m"(unmasked), "m"(one));
 	t = TRY(__asm__ volatile(MARK "divss %xmm1, %xmm0"));
 	/* TCG has no unmasked SSE exceptions. */
 	if (!guest_on_tcg()) {
@@ -149,7 +152,7 @@ except_sse(void)
 	}
 	cpu_write_cr4(cr4);
 	__asm__ volatile("ldmxcsr %0" : : "m"(masked));
-	t = TRY(__asm__ volatile("ldmxcsr %0" : : "m"(*(const u32 *)&(const u32){ 0x10000 })));
+	t = TRY(__asm__ volatile("ldmxcsr %0" : : "m"(*(const u32 *)&(const u32){0x10000})));
 	if (!guest_on_tcg()) /* it ignores reserved MXCSR bits */
 		CHECK_TRAP(t, VEC_GP, 0);
 	__asm__ volatile("ldmxcsr %0" : : "m"(masked));
@@ -273,7 +276,8 @@ except_double(void)
 	t.error &= ~1u; /* EXT: set on Intel, not said by AMD */
 	CHECK_TRAP(t, VEC_NP, VEC_UD * (guest_on_tcg() ? 16u : 8u) + 2);
 	trap_set_gate(VEC_UD, trap_entries[VEC_UD], SEL_KERNEL_CODE, 0x8e, 0);
-	/* A stack that is not there: #PF pushing for #UD is served if #PF has a stack, here IST 2. */
+	/* A stack that is not there: #PF pushing for #UD is served if #PF has a stack, here IST 2.
+	 */
 	trap_set_ist(VEC_PF, 2);
 	t = TRY(__asm__ volatile("mov %0, %%rsp; ud2" : : "r"(PAGING_TEST + 64)));
 	CHECK_TRAP(t, VEC_PF, PF_W);

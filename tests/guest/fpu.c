@@ -42,7 +42,7 @@ fpu_fxsave(void)
 	__asm__ volatile("fxsaveq %0" : "=m"(fpu_area) : : "memory");
 	CHECK_EQ(fpu_word(fpu_area, 0) & 0xffff, 0x37f);
 	CHECK_EQ(fpu_word(fpu_area, 0) >> 16 & 0x3800, 6 << 11); /* TOP */
-	CHECK_EQ(fpu_area[4], 0xc0);			  /* abridged tags */
+	CHECK_EQ(fpu_area[4], 0xc0);				 /* abridged tags */
 	CHECK_EQ(fpu_word(fpu_area, 24) & 0xffffffff, 0x1f80);
 	CHECK_EQ(fpu_word(fpu_area, 32), 0xc90fdaa22168c235);
 	CHECK_EQ(fpu_word(fpu_area, 48), 0x8000000000000000);
@@ -74,7 +74,10 @@ fpu_xgetbv(u32 index)
 static void
 fpu_xsetbv(u32 index, u64 value)
 {
-	__asm__ volatile("xsetbv" : : "c"(index), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
+	__asm__ volatile("xsetbv"
+			 :
+			 : "c"(index), "a"((u32)value), "d"((u32)(value >> 32))
+			 : "memory");
 }
 
 static USER_CODE uptr
@@ -204,7 +207,7 @@ fpu_xsaveopt(u32 features)
 static void
 fpu_ymm(void)
 {
-	static const u64 words[4] = { 1, 2, 3, 4 };
+	static const u64 words[4] = {1, 2, 3, 4};
 	unsigned offset = cpu_cpuid(0xd, 2).b;
 	u64 back[4];
 
@@ -223,7 +226,9 @@ fpu_ymm(void)
 	CHECK_EQ(back[2] | back[3], 0);
 	/* The legacy write keeps it. */
 	__asm__ volatile("vmovups %0, %%ymm5; movups %1, %%xmm5; vmovups %%ymm5, %2"
-			 : : "m"(words), "m"(words[2]), "m"(back) : "memory");
+			 :
+			 : "m"(words), "m"(words[2]), "m"(back)
+			 : "memory");
 	CHECK_EQ(back[0], 3);
 	CHECK_EQ(back[2], 3);
 }
@@ -288,7 +293,9 @@ fpu_precision(void)
 	u64 mantissa;
 
 	/* 80-bit results: 1/3 is 0xaaaaaaaaaaaaaaab * 2^-65. */
-	__asm__ volatile("fninit; fldl %1; fdivl %2; fstpt %0" : "=m"(wide) : "m"(third), "m"(three));
+	__asm__ volatile("fninit; fldl %1; fdivl %2; fstpt %0"
+			 : "=m"(wide)
+			 : "m"(third), "m"(three));
 	memcpy(&mantissa, wide, 8);
 	CHECK_EQ(mantissa, 0xaaaaaaaaaaaaaaab);
 }

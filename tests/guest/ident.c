@@ -23,14 +23,10 @@ ident_cr4(void)
 		bool offered;
 		const char *name;
 	} bits[] = {
-		{ CR4_OSXSAVE, c1 & 1u << 26, "OSXSAVE" },
-		{ CR4_PCIDE, c1 & 1u << 17, "PCIDE" },
-		{ CR4_FSGSBASE, b7 & 1, "FSGSBASE" },
-		{ CR4_SMEP, b7 & 1u << 7, "SMEP" },
-		{ CR4_SMAP, b7 & 1u << 20, "SMAP" },
-		{ CR4_UMIP, c7 & 1u << 2, "UMIP" },
-		{ 1ul << 22, c7 & 1u << 3, "PKE" },
-		{ 1ul << 12, c7 & 1u << 16, "LA57" },
+		{CR4_OSXSAVE, c1 & 1u << 26, "OSXSAVE"}, {CR4_PCIDE, c1 & 1u << 17, "PCIDE"},
+		{CR4_FSGSBASE, b7 & 1, "FSGSBASE"},	 {CR4_SMEP, b7 & 1u << 7, "SMEP"},
+		{CR4_SMAP, b7 & 1u << 20, "SMAP"},	 {CR4_UMIP, c7 & 1u << 2, "UMIP"},
+		{1ul << 22, c7 & 1u << 3, "PKE"},	 {1ul << 12, c7 & 1u << 16, "LA57"},
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bits); i++) {
@@ -40,8 +36,8 @@ ident_cr4(void)
 			continue; /* LA57 cannot change in long mode */
 		refused = ident_cr4_refused(bits[i].bit);
 		if (refused == bits[i].offered && !(guest_on_tcg() && !refused))
-			print("     CR4.%s: offered %d, refused %d\n", bits[i].name, bits[i].offered,
-			      refused);
+			print("     CR4.%s: offered %d, refused %d\n", bits[i].name,
+			      bits[i].offered, refused);
 		/* TCG drops what it does not offer in silence. */
 		CHECK(guest_on_tcg() ? !(refused && bits[i].offered) : refused != bits[i].offered);
 	}
@@ -50,7 +46,7 @@ ident_cr4(void)
 static void
 ident_msrs(void)
 {
-	static const u32 unknown[] = { 0x4321, 0x12345678, 0xc0000fff, 0xffffffff, 0x7fffffff };
+	static const u32 unknown[] = {0x4321, 0x12345678, 0xc0000fff, 0xffffffff, 0x7fffffff};
 	struct trap t;
 
 	for (unsigned i = 0; i < ARRAY_LEN(unknown) && !guest_on_tcg(); i++) { /* it reads 0 */
@@ -183,13 +179,13 @@ static void
 ident_privileges(void)
 {
 	static uptr (*const privileged[])(uptr) = {
-		ident_user_lgdt, ident_user_ltr, ident_user_lmsw, ident_user_clts, ident_user_invd,
-		ident_user_wbinvd, ident_user_invlpg, ident_user_rdmsr, ident_user_wrmsr,
-		ident_user_cr0, ident_user_cr3, ident_user_dr0, ident_user_hlt, ident_user_sti,
-		ident_user_out, ident_user_rdpmc,
+		ident_user_lgdt,  ident_user_ltr,    ident_user_lmsw,	ident_user_clts,
+		ident_user_invd,  ident_user_wbinvd, ident_user_invlpg, ident_user_rdmsr,
+		ident_user_wrmsr, ident_user_cr0,    ident_user_cr3,	ident_user_dr0,
+		ident_user_hlt,	  ident_user_sti,    ident_user_out,	ident_user_rdpmc,
 	};
-	static uptr (*const stores[])(uptr) = { ident_user_sgdt, ident_user_sidt, ident_user_sldt,
-						ident_user_str, ident_user_smsw };
+	static uptr (*const stores[])(uptr) = {ident_user_sgdt, ident_user_sidt, ident_user_sldt,
+					       ident_user_str, ident_user_smsw};
 	bool umip = cpu_cpuid(7, 0).c & 1u << 2;
 	struct trap t;
 
@@ -256,7 +252,7 @@ ident_cpuid(void)
 	CHECK((cpu_cpuid(0x80000008, 0).a & 0xff) >= 36);
 	CHECK_EQ(cpu_cpuid(0x80000008, 0).a >> 8 & 0xff, cpu_cpuid(7, 0).c & 1u << 16 ? 57 : 48);
 	CHECK(cpu_cpuid(0x80000001, 0).d & 1u << 29); /* long mode */
-	CHECK_EQ(cpu_cpuid(1, 0).b >> 24, 0);	     /* APIC id of the first CPU */
+	CHECK_EQ(cpu_cpuid(1, 0).b >> 24, 0);	      /* APIC id of the first CPU */
 	/* A bit for CR4.OSXSAVE follows it. */
 	if (cpu_cpuid(1, 0).c & 1u << 26) {
 		CHECK(!(cpu_cpuid(1, 0).c & 1u << 27));
@@ -267,7 +263,9 @@ ident_cpuid(void)
 	}
 	/* MONITOR is not offered, so it is undefined. */
 	if (!(cpu_cpuid(1, 0).c & 8)) {
-		struct trap t = TRY(__asm__ volatile("monitor" : : "a"(ident_space), "c"(0), "d"(0)));
+		struct trap t = TRY(__asm__ volatile("monitor"
+						     :
+						     : "a"(ident_space), "c"(0), "d"(0)));
 
 		CHECK_TRAP(t, VEC_UD, 0);
 	}

@@ -50,7 +50,7 @@ irq_pic_held(void)
 	irq_count = 0;
 	cpu_window();
 	CHECK_EQ(irq_count, 0); /* masked at the APIC */
-	outb(0x20, 0x0a); /* IRR: it waits there */
+	outb(0x20, 0x0a);	/* IRR: it waits there */
 	CHECK(inb(0x20) & 1);
 	apic_write(APIC_LVT_LINT0, APIC_EXTINT);
 	CHECK(irq_wait(1));

@@ -111,7 +111,8 @@ long_reserved(void)
 	}
 	*entry = 0;
 	*paging_entry(cpu_read_cr3(), VA2 + 0x200000, 2) = 0x201000 | PTE_P | PTE_PS;
-	t = TRY(long_read(VA2 + 0x200000)); /* bits 13 to 20 of a 2 MiB page are reserved; 12 is PAT */
+	t = TRY(long_read(VA2 +
+			  0x200000)); /* bits 13 to 20 of a 2 MiB page are reserved; 12 is PAT */
 	CHECK_NO_TRAP(t);
 	*paging_entry(cpu_read_cr3(), VA2 + 0x200000, 2) = 0x202000 | PTE_P | PTE_PS;
 	cpu_invlpg(VA2 + 0x200000);
@@ -139,7 +140,10 @@ long_canonical(void)
 	t = TRY(long_read(hole - 4)); /* its second half is not canonical */
 	CHECK_TRAP(t, VEC_GP, 0);
 	t = TRY(__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp\n\t" MARK
-				 "push %%rax; mov %%rbx, %%rsp" : : "r"(hole + 64) : "rbx", "memory"));
+				 "push %%rax; mov %%rbx, %%rsp"
+				 :
+				 : "r"(hole + 64)
+				 : "rbx", "memory"));
 	CHECK_TRAP(t, VEC_SS, 0);
 	t = TRY(__asm__ volatile(MARK "jmp *%0" : : "r"(hole)));
 	CHECK_TRAP(t, VEC_GP, 0);
@@ -153,7 +157,9 @@ long_registers(void)
 
 	__asm__("mov $0x1122334455667788, %%r8; mov $-1, %%r15; mov %%r8d, %%r15d\n\t"
 		"mov %%r15, %0; movb $0, %%r8b; mov %%r8, %1"
-		: "=&r"(a), "=&r"(b) : : "r8", "r15");
+		: "=&r"(a), "=&r"(b)
+		:
+		: "r8", "r15");
 	CHECK_EQ(a, 0x55667788);
 	CHECK_EQ(b, 0x1122334455667700);
 }

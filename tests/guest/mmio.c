@@ -63,9 +63,15 @@ mmio_modify(void)
 	CHECK_EQ(value, (104 << 4) + 1);
 	CHECK_EQ(mmio_get(), 7);
 	value = 7;
-	__asm__ volatile("lock cmpxchgq %2, (%1)" : "+a"(value) : "r"(COUNTER), "r"(9ul) : "memory", "cc");
+	__asm__ volatile("lock cmpxchgq %2, (%1)"
+			 : "+a"(value)
+			 : "r"(COUNTER), "r"(9ul)
+			 : "memory", "cc");
 	CHECK_EQ(mmio_get(), 9);
-	__asm__ volatile("lock cmpxchgq %2, (%1)" : "+a"(value) : "r"(COUNTER), "r"(1ul) : "memory", "cc");
+	__asm__ volatile("lock cmpxchgq %2, (%1)"
+			 : "+a"(value)
+			 : "r"(COUNTER), "r"(1ul)
+			 : "memory", "cc");
 	CHECK_EQ(value, 9);
 	CHECK_EQ(mmio_get(), 9);
 	value = 3;
@@ -74,8 +80,10 @@ mmio_modify(void)
 	CHECK_EQ(mmio_get(), 12);
 	__asm__ volatile("btsq $40, (%0); btrq $2, (%0)" : : "r"(COUNTER) : "memory", "cc");
 	CHECK_EQ(mmio_get(), (1ul << 40) + 8);
-	__asm__ volatile("cmpq %2, (%1); pushf; pop %0" : "=r"(flags) : "r"(COUNTER),
-			 "r"((1ul << 40) + 8) : "cc");
+	__asm__ volatile("cmpq %2, (%1); pushf; pop %0"
+			 : "=r"(flags)
+			 : "r"(COUNTER), "r"((1ul << 40) + 8)
+			 : "cc");
 	CHECK(flags & EFLAGS_ZF);
 	__asm__ volatile("testl $8, (%1); pushf; pop %0" : "=r"(flags) : "r"(COUNTER) : "cc");
 	CHECK(!(flags & EFLAGS_ZF));
@@ -96,13 +104,18 @@ mmio_stack(void)
 	CHECK_EQ(mmio_get(), 0x777);
 	/* The stack itself on a device register. */
 	__asm__ volatile("mov %%rsp, %%rbx; mov %1, %%rsp; push %2; pop %0; mov %%rbx, %%rsp"
-			 : "=r"(value) : "r"(COUNTER + 8), "r"(0x5150ul) : "rbx", "memory");
+			 : "=r"(value)
+			 : "r"(COUNTER + 8), "r"(0x5150ul)
+			 : "rbx", "memory");
 	CHECK_EQ(value, 0x5150);
 	CHECK_EQ(mmio_get(), 0x5150);
 	__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; call 1f\n1:\tmov %%rbx, %%rsp\n\t"
-			 "movq $1b, trap_mark" : : "r"(COUNTER + 8) : "rbx", "memory");
+			 "movq $1b, trap_mark"
+			 :
+			 : "r"(COUNTER + 8)
+			 : "rbx", "memory");
 	CHECK_EQ(mmio_get(), trap_mark);
-	mmio_set((uptr)&&out);
+	mmio_set((uptr) && out);
 	__asm__ goto volatile("jmp *(%0)" : : "r"(COUNTER) : : out);
 	CHECK(false);
 out:
@@ -112,8 +125,8 @@ out:
 static void
 mmio_strings(void)
 {
-	u64 words[2] = { 0x1234567, 0x89abcdef };
-	u64 to[2] = { 0, 0 };
+	u64 words[2] = {0x1234567, 0x89abcdef};
+	u64 to[2] = {0, 0};
 	uptr si, di, cx;
 
 	si = (uptr)words;
@@ -150,15 +163,20 @@ mmio_strings(void)
 static void
 mmio_sse(void)
 {
-	static const u64 words[2] ALIGNED(16) = { 0xfeed, 0xbeef };
+	static const u64 words[2] ALIGNED(16) = {0xfeed, 0xbeef};
 	u64 value;
 
-	__asm__ volatile("movq %1, %%xmm0; movq %%xmm0, (%0)" : : "r"(COUNTER), "m"(words[0]) : "memory");
+	__asm__ volatile("movq %1, %%xmm0; movq %%xmm0, (%0)"
+			 :
+			 : "r"(COUNTER), "m"(words[0])
+			 : "memory");
 	CHECK_EQ(mmio_get(), 0xfeed);
 	mmio_set(0x1212);
 	__asm__ volatile("movq (%1), %%xmm1; movq %%xmm1, %0" : "=r"(value) : "r"(COUNTER));
 	CHECK_EQ(value, 0x1212);
-	__asm__ volatile("cvtsi2sdq (%1), %%xmm1; cvttsd2si %%xmm1, %0" : "=r"(value) : "r"(COUNTER));
+	__asm__ volatile("cvtsi2sdq (%1), %%xmm1; cvttsd2si %%xmm1, %0"
+			 : "=r"(value)
+			 : "r"(COUNTER));
 	CHECK_EQ(value, 0x1212);
 	__asm__ volatile("fildll (%1); fistpll %0" : "=m"(value) : "r"(COUNTER));
 	CHECK_EQ(value, 0x1212);

@@ -72,7 +72,7 @@ pcid_global(void)
 static void
 pcid_execute(void)
 {
-	static const u8 one[] = { 0xb8, 1, 0, 0, 0, 0xc3 }, two[] = { 0xb8, 2, 0, 0, 0, 0xc3 };
+	static const u8 one[] = {0xb8, 1, 0, 0, 0, 0xc3}, two[] = {0xb8, 2, 0, 0, 0, 0xc3};
 	u32 (*call)(void) = (u32(*)(void))(VA + 64);
 
 	memcpy((u8 *)pcid_pages[0] + 64, one, sizeof(one));
@@ -98,7 +98,7 @@ pcid_invpcid(u64 type, u64 pcid, u64 address)
 {
 	struct {
 		u64 pcid, address;
-	} descriptor = { pcid, address };
+	} descriptor = {pcid, address};
 
 	__asm__ volatile("invpcid %0, %1" : : "m"(descriptor), "r"(type) : "memory");
 }
@@ -132,7 +132,7 @@ pcid_contexts(void)
 	cpu_write_cr4(cpu_read_cr4() & ~CR4_PCIDE); /* flushes all; legal with any PCID */
 	cpu_write_cr3(root | 0x18);
 	t = TRY(cpu_write_cr4(cpu_read_cr4() | CR4_PCIDE)); /* CR3's low bits must be 0 */
-	if (!guest_on_tcg()) /* it does not look at them */
+	if (!guest_on_tcg())				    /* it does not look at them */
 		CHECK_TRAP(t, VEC_GP, 0);
 	cpu_write_cr4(cpu_read_cr4() & ~CR4_PCIDE);
 	cpu_write_cr3(root);
@@ -161,7 +161,7 @@ pcid_invalidate(void)
 	t = TRY(pcid_invpcid(4, 0, 0));
 	CHECK_TRAP(t, VEC_GP, 0);
 	t = TRY(pcid_invpcid(0, 0x1000, 0)); /* reserved bits of the descriptor */
-	if (!guest_on_tcg()) /* it does not look at them */
+	if (!guest_on_tcg())		     /* it does not look at them */
 		CHECK_TRAP(t, VEC_GP, 0);
 	cpu_write_cr3(root);
 }

@@ -72,7 +72,9 @@ prot_faults(void)
 	CHECK_TRAP(t, VEC_BP, 0);
 	CHECK_EQ(t.ip, trap_mark + 1);
 	t = TRY(__asm__ volatile("movl $0x7fffffff, %%eax; addl $1, %%eax\n\t" MARK "into"
-				 : : : "eax"));
+				 :
+				 :
+				 : "eax"));
 	CHECK_TRAP(t, VEC_OF, 0);
 	CHECK_EQ(t.ip, trap_mark + 1);
 	t = TRY(__asm__ volatile("xorl %%eax, %%eax\n\tinto" : : : "eax"));
@@ -82,7 +84,7 @@ prot_faults(void)
 static void
 prot_bound(void)
 {
-	i32 bounds[2] = { 10, 20 };
+	i32 bounds[2] = {10, 20};
 	struct trap t;
 
 	t = TRY(__asm__ volatile(MARK "boundl %0, %1" : : "r"(21), "m"(bounds)));
@@ -90,8 +92,7 @@ prot_bound(void)
 	CHECK_EQ(t.ip, trap_mark);
 	t = TRY(__asm__ volatile("boundl %0, %1" : : "r"(9), "m"(bounds)));
 	CHECK_TRAP(t, VEC_BR, 0);
-	t = TRY(__asm__ volatile("boundl %0, %1; boundl %2, %1"
-				 : : "r"(10), "m"(bounds), "r"(20)));
+	t = TRY(__asm__ volatile("boundl %0, %1; boundl %2, %1" : : "r"(10), "m"(bounds), "r"(20)));
 	CHECK_NO_TRAP(t);
 }
 
@@ -118,7 +119,9 @@ prot_selectors(void)
 	CHECK_TRAP(t, VEC_GP, SEL_USER_DATA & ~3u);
 	if (!guest_on_tcg()) { /* it checks neither limits nor null selectors */
 		t = TRY(__asm__ volatile("mov %0, %%fs\n\t" MARK "movl %%fs:0, %%eax"
-					 : : "r"(0) : "eax")); /* null is loaded, then used */
+					 :
+					 : "r"(0)
+					 : "eax")); /* null is loaded, then used */
 		CHECK_TRAP(t, VEC_GP, 0);
 		CHECK_EQ(t.ip, trap_mark);
 	}

@@ -15,8 +15,7 @@ extern const u8 real_start[], real_end[], real_prot[];
 void real_run(void);
 u32 real_saved_esp, real_entry[2];
 
-__asm__(
-	".text\n.code32\n"
+__asm__(".text\n.code32\n"
 	"real_run:\n\t"
 	"pusha; mov %esp, real_saved_esp\n\t"
 	"sidt real_old_idt; sgdt 0x10000 + real_gdt - real_start\n\t"
@@ -42,12 +41,14 @@ __asm__(
 	"real_idt: .word 0x3ff; .long 0\n"
 	"real_gdt: .word 0; .long 0\n"
 	"real16:\n\t"
-	"mov $0x1234, %ax; mov $0x400000, %ebx; movl %gs:(%ebx), %ebx\n\t" /* GS was not loaded: still 4 GiB, base 0 */
+	"mov $0x1234, %ax; mov $0x400000, %ebx; movl %gs:(%ebx), %ebx\n\t" /* GS was not loaded:
+									      still 4 GiB, base 0 */
 	"RESULT 0, %bx\n\t"
 	"mov $0x1000, %ax; mov %ax, %ds; mov %ax, %ss; mov $0x1f00, %sp\n\t"
 	"xor %ax, %ax; mov %ax, %es; mov %ax, %fs\n\t"
 	"VECTOR 0, real_v0; VECTOR 1, real_v1; VECTOR 3, real_v3; VECTOR 4, real_v4\n\t"
-	"VECTOR 5, real_v5; VECTOR 6, real_v6; VECTOR 8, real_timer; VECTOR 13, real_v13; VECTOR 0x40, real_v40\n\t"
+	"VECTOR 5, real_v5; VECTOR 6, real_v6; VECTOR 8, real_timer; VECTOR 13, real_v13; VECTOR "
+	"0x40, real_v40\n\t"
 	/* 1: INT n; the handler sees IF clear, pushed flags with IF as before */
 	"cli; int $0x40; RESULT 1, %ax\n\t"
 	/* 2: #DE, saved IP is the instruction's */
@@ -57,7 +58,8 @@ __asm__(
 	/* 3, 4: segment arithmetic; the last paragraph reaches beyond 1 MiB (A20 is on) */
 	"mov $0x2000, %ax; mov %ax, %es; movw $0x4321, %es:0x10\n\t"
 	"mov $0x1fff, %ax; mov %ax, %es; mov %es:0x20, %ax; RESULT 3, %ax\n\t"
-	"mov $0xffff, %ax; mov %ax, %es; movw $0x8765, %es:0x10; mov %es:0x10, %ax; RESULT 4, %ax\n\t"
+	"mov $0xffff, %ax; mov %ax, %es; movw $0x8765, %es:0x10; mov %es:0x10, %ax; RESULT 4, "
+	"%ax\n\t"
 	/* 5: far call and return; 6: the same by pointer in memory */
 	"lcall $0x1000, $real_far - real_start; RESULT 5, %ax\n\t"
 	"xor %ax, %ax; lcall *real_pointer - real_start; RESULT 6, %ax\n\t"
@@ -65,7 +67,8 @@ __asm__(
 	"les real_pointer2 - real_start, %bx; mov %es, %ax; add %bx, %ax; RESULT 7, %ax\n\t"
 	"mov $0x12345678, %eax; rol $16, %eax; RESULT 8, %ax\n\t"
 	/* 9: 32-bit address with scale */
-	"mov $0x200, %eax; mov $4, %ecx; movl $0xcafe, 0x1000(%eax, %ecx, 4); movw 0x1210, %ax; RESULT 9, %ax\n\t"
+	"mov $0x200, %eax; mov $4, %ecx; movl $0xcafe, 0x1000(%eax, %ecx, 4); movw 0x1210, %ax; "
+	"RESULT 9, %ax\n\t"
 	/* 10: 16-bit addresses wrap */
 	"mov $0xfff0, %bx; movw $0x5a5a, 0x1220; mov 0x1230(%bx), %ax; RESULT 10, %ax\n\t"
 	/* 11: BCD */
@@ -84,7 +87,8 @@ __asm__(
 	/* 19: SMSW says real mode */
 	"smsw %ax; and $1, %ax; RESULT 19, %ax\n\t"
 	/* 20: strings, with DF */
-	"push %ds; pop %es; std; mov $real_text_end - real_start - 1, %si; mov $0x1303, %di; mov $4, %cx\n\t"
+	"push %ds; pop %es; std; mov $real_text_end - real_start - 1, %si; mov $0x1303, %di; mov "
+	"$4, %cx\n\t"
 	"rep movsb; cld; mov 0x1300, %ax; RESULT 20, %ax\n\t"
 	/* 21: XLAT, LOOP */
 	"mov $real_text - real_start, %bx; mov $2, %al; xlat; xor %ah, %ah; mov $5, %cx\n"
@@ -100,13 +104,15 @@ __asm__(
 	"movw (%ebx), %ax\n\t"
 	"RESULT 24, %dx\n\t"
 	/* 25: FLAGS' upper bits by POPF */
-	"mov $0x7000, %ax; push %ax; popf; pushf; pop %ax; and $0xf000, %ax; RESULT 25, %ax; push $0; popf\n\t"
+	"mov $0x7000, %ax; push %ax; popf; pushf; pop %ax; and $0xf000, %ax; RESULT 25, %ax; push "
+	"$0; popf\n\t"
 	"lgdtl real_gdt - real_start\n\t"
 	"mov %cr0, %eax; or $1, %al; mov %eax, %cr0\n\t"
 	"ljmpl $0x08, $real_back\n"
 	"real_far: mov $0xfa7, %ax; lret\n"
 	"real_v40: pushf; pop %ax; and $0x200, %ax; add $0x40, %ax; iret\n"
-	"real_v0: push %bp; mov %sp, %bp; mov $0xbad, %ax; cmpw $real_div - real_start, 2(%bp); jne 1f\n\t"
+	"real_v0: push %bp; mov %sp, %bp; mov $0xbad, %ax; cmpw $real_div - real_start, 2(%bp); "
+	"jne 1f\n\t"
 	"mov $0xd0d0, %ax; 1: addw $2, 2(%bp); pop %bp; iret\n"
 	"real_v1: inc %dx; iret\n"
 	"real_v3: incw %cs:RES + 2 * 14; iret\n"
@@ -163,9 +169,10 @@ real_check(unsigned n, u16 want)
 void
 guest_main(void)
 {
-	static const u16 want[] = { 0, 0x40, 0xd0d0, 0x4321, 0x8765, 0xfa7, 0xfa7, 0x2211, 0x1234,
-				    0xcafe, 0x5a5a, 0x0606, 0, 0x1111, 1, 1, 1, 1, 0, 0, 0x6261,
-				    0x0563, 3, 1, 1, 0x7000 };
+	static const u16 want[] = {0,	   0x40,   0xd0d0, 0x4321, 0x8765, 0xfa7, 0xfa7,
+				   0x2211, 0x1234, 0xcafe, 0x5a5a, 0x0606, 0,	  0x1111,
+				   1,	   1,	   1,	   1,	   0,	   0,	  0x6261,
+				   0x0563, 3,	   1,	   1,	   0x7000};
 
 	real_prepare();
 	real_run();

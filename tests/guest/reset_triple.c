@@ -6,7 +6,7 @@
 void
 guest_main(void)
 {
-	static const struct table_pointer none = { 0, 0 };
+	static const struct table_pointer none = {0, 0};
 
 	print("ending now\n");
 	__asm__ volatile("lidt %0; int3" : : "m"(none));

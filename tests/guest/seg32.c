@@ -31,9 +31,13 @@ seg_touch(u32 selector, u32 offset, bool write)
 {
 	if (write)
 		return TRY(__asm__ volatile("mov %0, %%es; movb $1, %%es:(%1); push %%ds; pop %%es"
-					    : : "r"(selector), "r"(offset) : "memory"));
+					    :
+					    : "r"(selector), "r"(offset)
+					    : "memory"));
 	return TRY(__asm__ volatile("mov %0, %%es; movb %%es:(%1), %%al; push %%ds; pop %%es"
-				    : : "r"(selector), "r"(offset) : "eax", "memory"));
+				    :
+				    : "r"(selector), "r"(offset)
+				    : "eax", "memory"));
 }
 
 static void
@@ -75,9 +79,15 @@ seg_limits(void)
 	CHECK_TRAP(t, VEC_GP, 0);
 	t = seg_touch(S0, 0xffffffff, false);
 	CHECK_TRAP(t, VEC_GP, 0);
-	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:97, %%eax; push %%ds; pop %%es" : : "r"(S0) : "eax"));
+	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:97, %%eax; push %%ds; pop %%es"
+				 :
+				 : "r"(S0)
+				 : "eax"));
 	CHECK_TRAP(t, VEC_GP, 0);
-	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:96, %%eax; push %%ds; pop %%es" : : "r"(S0) : "eax"));
+	t = TRY(__asm__ volatile("mov %0, %%es; movl %%es:96, %%eax; push %%ds; pop %%es"
+				 :
+				 : "r"(S0)
+				 : "eax"));
 	CHECK_NO_TRAP(t);
 	seg_set(S0, seg_make(base, 0, 0x93, 0xc)); /* one page */
 	t = seg_touch(S0, 4095, true);
@@ -107,18 +117,24 @@ seg_limits(void)
 	/* The stack segment's limit is #SS. */
 	seg_set(S0, seg_make(base, 99, 0x93, 0x4));
 	trap_set_handler(VEC_SS, NULL);
-	t = TRY(__asm__ volatile("mov %%esp, %%ebx; movl %%ss:(%0), %%eax" : : "r"(base) : "eax", "ebx"));
+	t = TRY(__asm__ volatile("mov %%esp, %%ebx; movl %%ss:(%0), %%eax"
+				 :
+				 : "r"(base)
+				 : "eax", "ebx"));
 	CHECK_NO_TRAP(t);
 }
 
-extern u8 seg_conforming[], seg_gate_target[], seg_ring3[], seg_ring3_gate[], seg_ring3_conforming[];
+extern u8 seg_conforming[], seg_gate_target[], seg_ring3[], seg_ring3_gate[],
+	seg_ring3_conforming[];
 u32 seg_seen[8];
 __asm__(".text\n"
 	"seg_conforming: mov %cs, %eax; lret\n"
 	"seg_gate_target:\n\t" /* two parameters: copied to the new stack, dropped by LRET */
 	"mov %cs, %eax; movl %eax, seg_seen; mov %ss, %eax; movl %eax, seg_seen + 4\n\t"
-	"movl 8(%esp), %eax; movl %eax, seg_seen + 8; movl 12(%esp), %eax; movl %eax, seg_seen + 12\n\t"
-	"movl 16(%esp), %eax; movl %eax, seg_seen + 16; movl 20(%esp), %eax; movl %eax, seg_seen + 20\n\t"
+	"movl 8(%esp), %eax; movl %eax, seg_seen + 8; movl 12(%esp), %eax; movl %eax, seg_seen + "
+	"12\n\t"
+	"movl 16(%esp), %eax; movl %eax, seg_seen + 16; movl 20(%esp), %eax; movl %eax, seg_seen + "
+	"20\n\t"
 	"mov $0x6a7e, %eax; lret $8\n\t"
 	".section .user, \"ax\"\n"
 	"seg_ring3: mov %cs, %eax; int $0x80\n"
@@ -171,7 +187,9 @@ seg_transfers(void)
 	CHECK_TRAP(t, VEC_NP, S1);
 	/* LRET to ring 3. */
 	t = TRY(__asm__ volatile("pushl $0x23; pushl %0; pushl $0x1b; pushl $seg_ring3; lret"
-				 : : "r"((u32)user_stack + 4096) : "memory"));
+				 :
+				 : "r"((u32)user_stack + 4096)
+				 : "memory"));
 	CHECK_TRAP(t, VEC_USER_RETURN, 0);
 	CHECK_EQ(t.ax, SEL_USER_CODE);
 	/* Not inwards. */
@@ -189,10 +207,16 @@ seg_queries(void)
 	u32 value = 0;
 	u8 good;
 
-	__asm__ volatile("lar %2, %0; setz %1" : "=r"(value), "=q"(good) : "r"(SEL_KERNEL_CODE) : "cc");
+	__asm__ volatile("lar %2, %0; setz %1"
+			 : "=r"(value), "=q"(good)
+			 : "r"(SEL_KERNEL_CODE)
+			 : "cc");
 	CHECK(good);
 	CHECK_EQ(value & 0xf0ff00, 0xc09b00);
-	__asm__ volatile("lsl %2, %0; setz %1" : "=r"(value), "=q"(good) : "r"(SEL_KERNEL_DATA) : "cc");
+	__asm__ volatile("lsl %2, %0; setz %1"
+			 : "=r"(value), "=q"(good)
+			 : "r"(SEL_KERNEL_DATA)
+			 : "cc");
 	CHECK(good);
 	CHECK_EQ(value, 0xffffffff);
 	seg_set(S0, seg_make(0, 0x1234, 0x93, 4));
@@ -223,7 +247,8 @@ seg_local(void)
 	seg_set(S2, seg_make((u32)table, sizeof(table) - 1, 0x82, 0));
 	seg_memory[3] = 0x33;
 	__asm__ volatile("lldt %w1; mov %2, %%fs; movl %%fs:12, %0"
-			 : "=r"(value) : "r"(S2), "r"(0x0c));
+			 : "=r"(value)
+			 : "r"(S2), "r"(0x0c));
 	CHECK_EQ(value, 0x33);
 	__asm__ volatile("sldt %0" : "=r"(value));
 	CHECK_EQ(value, S2);
@@ -239,16 +264,20 @@ seg_sixteen(void)
 
 	/* A 16-bit stack segment: pushes use SP and leave ESP's upper half. */
 	seg_set(S0, seg_make((u32)seg_memory, 0xffff, 0x93, 0));
-	__asm__ volatile("mov %%esp, %%edx; mov %2, %%ss; mov $0x56780400, %%esp; push $0x1234\n\t"
-			 "mov %%esp, %0; movl (%3), %1; mov $0x10, %%ecx; mov %%ecx, %%ss; mov %%edx, %%esp"
-			 : "=&S"(sp), "=&D"(value)
-			 : "r"(S0), "b"((u32)seg_memory + 0x3fc) : "ecx", "edx", "memory");
+	__asm__ volatile(
+		"mov %%esp, %%edx; mov %2, %%ss; mov $0x56780400, %%esp; push $0x1234\n\t"
+		"mov %%esp, %0; movl (%3), %1; mov $0x10, %%ecx; mov %%ecx, %%ss; mov %%edx, %%esp"
+		: "=&S"(sp), "=&D"(value)
+		: "r"(S0), "b"((u32)seg_memory + 0x3fc)
+		: "ecx", "edx", "memory");
 	CHECK_EQ(sp, 0x567803fc);
 	CHECK_EQ(value, 0x1234);
 	/* SP wraps at 64 KiB. */
 	__asm__ volatile("mov %%esp, %%edx; mov %1, %%ss; mov $0x10000, %%esp; pop %%eax\n\t"
 			 "mov %%esp, %0; mov $0x10, %%ecx; mov %%ecx, %%ss; mov %%edx, %%esp"
-			 : "=&S"(sp) : "r"(S0) : "eax", "ecx", "edx", "memory");
+			 : "=&S"(sp)
+			 : "r"(S0)
+			 : "eax", "ecx", "edx", "memory");
 	CHECK_EQ(sp, 0x10004);
 }
 
@@ -267,7 +296,8 @@ __asm__(".text\n"
 	"incl seg_task_saw; str %eax; movl %eax, seg_task_saw + 4\n\t"
 	"mov %cr0, %eax; movl %eax, seg_task_saw + 8; clts; iret\n\t"
 	"jmp seg_task_entry\n"
-	"seg_task_df:\n\t" /* by the task gate: an error code, then back into the interrupted task */
+	"seg_task_df:\n\t" /* by the task gate: an error code, then back into the interrupted task
+			    */
 	"pop %eax; movl %eax, seg_task_saw + 12; incl seg_task_saw\n\t"
 	"mov trap_tss_of_main, %ecx; movl $seg_df_back, 32(%ecx); iret\n\t"
 	"jmp seg_task_df\n");
@@ -276,11 +306,14 @@ u32 trap_tss_of_main;
 static void
 seg_task_prepare(const u8 *entry)
 {
-	seg_task = (struct seg_tss){ .eip = (u32)entry, .eflags = 2,
-				     .esp = (u32)seg_task_stack + sizeof(seg_task_stack),
-				     .es = SEL_KERNEL_DATA, .cs = SEL_KERNEL_CODE,
-				     .ss = SEL_KERNEL_DATA, .ds = SEL_KERNEL_DATA,
-				     .io_map = sizeof(struct seg_tss) };
+	seg_task = (struct seg_tss){.eip = (u32)entry,
+				    .eflags = 2,
+				    .esp = (u32)seg_task_stack + sizeof(seg_task_stack),
+				    .es = SEL_KERNEL_DATA,
+				    .cs = SEL_KERNEL_CODE,
+				    .ss = SEL_KERNEL_DATA,
+				    .ds = SEL_KERNEL_DATA,
+				    .io_map = sizeof(struct seg_tss)};
 	memset(seg_task_saw, 0, sizeof(seg_task_saw));
 	seg_set(S3, seg_make((u32)&seg_task, sizeof(seg_task) - 1, 0x89, 0));
 }
@@ -291,7 +324,10 @@ seg_tasks(void)
 	struct trap t;
 
 	seg_task_prepare(seg_task_entry);
-	__asm__ volatile("lcall $0x58, $0" : : : "memory", "cc", "eax", "ecx", "edx", "ebx", "esi", "edi");
+	__asm__ volatile("lcall $0x58, $0"
+			 :
+			 :
+			 : "memory", "cc", "eax", "ecx", "edx", "ebx", "esi", "edi");
 	CHECK_EQ(seg_task_saw[0], 1);
 	CHECK_EQ(seg_task_saw[1], S3);
 	CHECK(seg_task_saw[2] & CR0_TS);
@@ -300,7 +336,10 @@ seg_tasks(void)
 	CHECK_EQ(trap_gdt[S3 / 8] >> 40 & 0xf, 9); /* no longer busy */
 	CHECK(!(cpu_flags() & EFLAGS_NT));
 	__asm__ volatile("clts");
-	__asm__ volatile("lcall $0x58, $0" : : : "memory", "cc", "eax", "ecx", "edx", "ebx", "esi", "edi");
+	__asm__ volatile("lcall $0x58, $0"
+			 :
+			 :
+			 : "memory", "cc", "eax", "ecx", "edx", "ebx", "esi", "edi");
 	CHECK_EQ(seg_task_saw[0], 2); /* it went on behind its IRET */
 	__asm__ volatile("clts");
 	trap_gdt[S3 / 8] &= ~(1ull << 47);
@@ -314,7 +353,9 @@ seg_tasks(void)
 	trap_set_gate(VEC_DF, 0, S3, 0x85, 0);
 	trap_set_gate(VEC_GP, trap_entries[VEC_GP], SEL_KERNEL_CODE, 0x0e, 0);
 	__asm__ volatile("mov $0xfff8, %%eax; mov %%eax, %%fs\n\tud2\nseg_df_back:"
-			 : : : "memory", "cc", "eax", "ecx", "edx", "ebx", "esi", "edi");
+			 :
+			 :
+			 : "memory", "cc", "eax", "ecx", "edx", "ebx", "esi", "edi");
 	trap_set_gate(VEC_GP, trap_entries[VEC_GP], SEL_KERNEL_CODE, 0x8e, 0);
 	trap_set_gate(VEC_DF, trap_entries[VEC_DF], SEL_KERNEL_CODE, 0x8e, 0);
 	__asm__ volatile("clts");

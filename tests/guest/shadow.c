@@ -38,7 +38,9 @@ shadow_sti(void)
 	CHECK_EQ(shadow_count, 0);
 	/* STI with IF already set makes no shadow, and POPF never does. */
 	__asm__ volatile("pushf; orl $0x200, (%%rsp); popf\n771:\tnop; cli; movq $771b, trap_mark"
-			 : : : "memory", "cc");
+			 :
+			 :
+			 : "memory", "cc");
 	CHECK_EQ(shadow_count, 1);
 	CHECK_EQ(shadow_ip, trap_mark);
 }
@@ -47,13 +49,20 @@ static void
 shadow_mov_ss(void)
 {
 	shadow_send(VECTOR);
-	__asm__ volatile("mov %%ss, %%eax; pushf; orl $0x200, (%%rsp); sti; mov %%eax, %%ss; cli\n\t"
-			 "popf; nop; cli" : : : "rax", "memory", "cc");
+	__asm__ volatile(
+		"mov %%ss, %%eax; pushf; orl $0x200, (%%rsp); sti; mov %%eax, %%ss; cli\n\t"
+		"popf; nop; cli"
+		:
+		:
+		: "rax", "memory", "cc");
 	CHECK_EQ(shadow_count, 1);
 	shadow_send(VECTOR);
 	/* STI; MOV SS; NOP: each holds its successor, but two in a row need not add up. */
 	__asm__ volatile("mov %%ss, %%eax; sti; mov %%eax, %%ss\n771:\tnop\n\tnop; cli\n\t"
-			 "movq $771b, trap_mark" : : : "rax", "memory");
+			 "movq $771b, trap_mark"
+			 :
+			 :
+			 : "rax", "memory");
 	CHECK_EQ(shadow_count, 1);
 	CHECK(shadow_ip == trap_mark || shadow_ip == trap_mark + 1);
 }
@@ -188,7 +197,7 @@ shadow_nesting(void)
 void
 guest_main(void)
 {
-	static const u8 vectors[] = { VECTOR, 0x72, 0x75, 0x95, 0xa5 };
+	static const u8 vectors[] = {VECTOR, 0x72, 0x75, 0x95, 0xa5};
 
 	apic_enable();
 	for (unsigned i = 0; i < sizeof(vectors); i++)

@@ -62,9 +62,9 @@ static void
 smc_next(void)
 {
 	static const u8 code[] = {
-		0xc7, 0x05, 3, 0, 0, 0, 0, 0, 0, 0, /* movl $V, 1f+1(%rip): disp = 1 to the imm */
-		0x90, 0x90,
-		0xb8, 0, 0, 0, 0, /* mov $0, %eax */
+		0xc7, 0x05, 3,	  0, 0, 0, 0,
+		0,    0,    0,		      /* movl $V, 1f+1(%rip): disp = 1 to the imm */
+		0x90, 0x90, 0xb8, 0, 0, 0, 0, /* mov $0, %eax */
 		0xc3,
 	};
 
@@ -88,7 +88,9 @@ smc_loop(void)
 			 "2:\tnop\n"
 			 "smc_patch:\t.byte 0xff, 0xc0\n\t" /* inc %eax: ff c0; dec %eax: ff c8 */
 			 "dec %%ecx; jnz 1b; movb $0xc0, smc_patch + 1"
-			 : "+a"(a) : : "rcx", "memory", "cc");
+			 : "+a"(a)
+			 :
+			 : "rcx", "memory", "cc");
 	CHECK_EQ(a, 0);
 }
 
@@ -146,16 +148,21 @@ smc_string(void)
 	smc_put(smc_page + 1000, 5);
 	CHECK_EQ(smc_call(smc_page), 5);
 	/* LOCK CMPXCHG, an SSE store and a push change code as well. */
-	__asm__ volatile("lock cmpxchgb %b1, (%0)" : : "r"(smc_page + 1001), "q"(9), "a"(5)
+	__asm__ volatile("lock cmpxchgb %b1, (%0)"
+			 :
+			 : "r"(smc_page + 1001), "q"(9), "a"(5)
 			 : "memory", "cc");
 	CHECK_EQ(smc_call(smc_page), 9);
 	smc_put(image, 0x5e5e);
 	memset(image + 6, 0x90, 10);
 	__asm__ volatile("movups %1, %%xmm0; movups %%xmm0, (%0)"
-			 : : "r"(smc_page + 1000), "m"(image) : "memory");
+			 :
+			 : "r"(smc_page + 1000), "m"(image)
+			 : "memory");
 	CHECK_EQ(smc_call(smc_page), 0x5e5e);
 	__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; push %1; mov %%rbx, %%rsp"
-			 : : "r"(smc_page + 1008), "r"(*(u64 *)(void *)(smc_page + 1000) ^ 0x100)
+			 :
+			 : "r"(smc_page + 1008), "r"(*(u64 *)(void *)(smc_page + 1000) ^ 0x100)
 			 : "rbx", "memory");
 	CHECK_EQ(smc_call(smc_page), 0x5e5f);
 }

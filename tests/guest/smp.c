@@ -134,7 +134,9 @@ test_mixed(uptr at)
 		do {
 			next = value + 1;
 			__asm__ volatile("lock cmpxchgq %2, (%1)"
-					 : "+a"(value) : "r"(at), "r"(next) : "memory", "cc");
+					 : "+a"(value)
+					 : "r"(at), "r"(next)
+					 : "memory", "cc");
 		} while (value + 1 != next);
 		__asm__ volatile("lock subq $-1, (%0)" : : "r"(at) : "memory", "cc");
 	}
@@ -149,11 +151,15 @@ test_bits(uptr at)
 		bool was;
 
 		__asm__ volatile("lock btsq %2, (%1); setc %b0"
-				 : "=q"(was) : "r"(at), "r"(mine) : "memory", "cc");
+				 : "=q"(was)
+				 : "r"(at), "r"(mine)
+				 : "memory", "cc");
 		if (was)
 			CHECK(false);
 		__asm__ volatile("lock btrq %2, (%1); setc %b0"
-				 : "=q"(was) : "r"(at), "r"(mine) : "memory", "cc");
+				 : "=q"(was)
+				 : "r"(at), "r"(mine)
+				 : "memory", "cc");
 		if (!was)
 			CHECK(false);
 	}
@@ -169,7 +175,8 @@ test_wide(uptr at)
 		do { /* both halves count together */
 			__asm__ volatile("lock cmpxchg16b (%3); setz %b0"
 					 : "=q"(good), "+a"(low), "+d"(high)
-					 : "r"(at), "b"(low + 1), "c"(high + 2) : "memory", "cc");
+					 : "r"(at), "b"(low + 1), "c"(high + 2)
+					 : "memory", "cc");
 		} while (!good);
 	}
 }
@@ -362,7 +369,7 @@ test_modify_quiet(void)
 static void
 test_cross_modify(void)
 {
-	static const u8 image[] = { 0xb8, 0x11, 0x11, 0x11, 0x11, 0xc3 };
+	static const u8 image[] = {0xb8, 0x11, 0x11, 0x11, 0x11, 0xc3};
 
 	memcpy(test_code, image, sizeof(image));
 	test_modify_quiet();

@@ -172,7 +172,7 @@ syscall_enter(void)
 static void
 syscall_bases(void)
 {
-	static u64 words[2] = { 0x1111, 0x2222 };
+	static u64 words[2] = {0x1111, 0x2222};
 	u64 value;
 	struct trap t;
 

@@ -157,9 +157,12 @@ timer_hpet_interrupts(void)
 	trap_set_handler(HPET_VECTOR, timer_note);
 	ioapic_route(pin, HPET_VECTOR, (u8)apic_id());
 	*(volatile u64 *)(HPET + 0x10) = 1; /* runs, no legacy replacement */
-	*config = (u64)pin << 9 | 1 << 2;   /* one-shot, edge, enabled */
+	*config = 0;
+	*comparator = 0;
+	*comparator =
+		timer_hpet() + 20 * ticks; /* first the match, then its interrupt: none is stale */
 	timer_count = 0;
-	*comparator = timer_hpet() + ticks;
+	*config = (u64)pin << 9 | 1 << 2; /* one-shot, edge, enabled */
 	CHECK(timer_wait(1));
 	pit_delay(3000);
 	cpu_window();

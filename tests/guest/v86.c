@@ -13,7 +13,8 @@ extern const u8 v86_far[], v86_wrap[], v86_popf[], v86_iret[], v86_cr0[], v86_la
 
 __asm__(".section .rodata\n.code16\n"
 	"v86_start:\n"
-	"v86_move: mov $0x2100, %ax; mov %ax, %ds; movw $0x1234, 0x10; mov $0x2101, %ax; mov %ax, %es\n\t"
+	"v86_move: mov $0x2100, %ax; mov %ax, %ds; movw $0x1234, 0x10; mov $0x2101, %ax; mov %ax, "
+	"%es\n\t"
 	"mov %es:0, %ax; int $0x80\n"
 	"v86_cli: cli; mov $0xc11, %ax; int $0x80\n"
 	"v86_pushf: pushf; pop %ax; int $0x80\n"
@@ -32,7 +33,8 @@ __asm__(".section .rodata\n.code16\n"
 	".code32\n.text\n"
 	"v86_enter:\n\t" /* (ip, flags) */
 	"mov 4(%esp), %eax; mov 8(%esp), %ecx\n\t"
-	"pushl $0x2400; pushl $0x2300; pushl $0x2200; pushl $0x2000; pushl $0x2000; pushl $0x1000\n\t"
+	"pushl $0x2400; pushl $0x2300; pushl $0x2200; pushl $0x2000; pushl $0x2000; pushl "
+	"$0x1000\n\t"
 	"push %ecx; pushl $0x2000; push %eax; xor %eax, %eax; iret\n");
 __attribute__((noreturn)) void v86_enter(u32 ip, u32 flags);
 
@@ -72,7 +74,7 @@ v86_basic(void)
 static void
 v86_sensitive(void)
 {
-	static const u8 *const by_iopl[] = { v86_cli, v86_pushf, v86_popf, v86_iret };
+	static const u8 *const by_iopl[] = {v86_cli, v86_pushf, v86_popf, v86_iret};
 	struct trap t;
 
 	for (unsigned i = 0; i < ARRAY_LEN(by_iopl); i++) {

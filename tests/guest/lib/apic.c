@@ -51,8 +51,7 @@ apic_enable(void)
 void
 apic_enable_x2(void)
 {
-	cpu_write_msr(MSR_APIC_BASE,
-		      cpu_read_msr(MSR_APIC_BASE) | APIC_BASE_ENABLE | APIC_BASE_X2);
+	cpu_write_msr(MSR_APIC_BASE, cpu_read_msr(MSR_APIC_BASE) | APIC_BASE_ENABLE | APIC_BASE_X2);
 	apic_enable();
 }
 

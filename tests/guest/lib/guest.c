@@ -88,7 +88,7 @@ guest_put_value(char kind, int longs, va_list *args)
 	}
 	if (kind == 'd' && (i32)value < 0) {
 		guest_putc('-');
-		value = (u64)-(i64)(i32)value;
+		value = (u64) - (i64)(i32)value;
 	}
 	guest_put_decimal((u32)value);
 }
@@ -150,7 +150,8 @@ check_equal(u64 got, u64 want, const char *file, int line, const char *what)
 bool
 guest_on_tcg(void)
 {
-	return (cpu_cpuid(1, 0).c & 1u << 31) && cpu_cpuid(0x40000000, 0).b == 0x54474354; /* "TCGT" */
+	return (cpu_cpuid(1, 0).c & 1u << 31) &&
+	       cpu_cpuid(0x40000000, 0).b == 0x54474354; /* "TCGT" */
 }
 
 void

@@ -38,20 +38,14 @@ enum { TRAP_STACK = 8192, VECTORS = 256 };
 uptr volatile trap_mark;
 u64 trap_gdt[GDT_SIZE / 8] ALIGNED(16) = {
 #ifdef __x86_64__
-	[SEL_KERNEL_CODE / 8] = 0x00af9b000000ffff,
-	[SEL_KERNEL_DATA / 8] = 0x00cf93000000ffff,
-	[SEL_USER_CODE32 / 8] = 0x00cffb000000ffff,
-	[SEL_USER_DATA / 8] = 0x00cff3000000ffff,
-	[SEL_USER_CODE / 8] = 0x00affb000000ffff,
-	[SEL_USER_DATA64 / 8] = 0x00cff3000000ffff,
+	[SEL_KERNEL_CODE / 8] = 0x00af9b000000ffff,   [SEL_KERNEL_DATA / 8] = 0x00cf93000000ffff,
+	[SEL_USER_CODE32 / 8] = 0x00cffb000000ffff,   [SEL_USER_DATA / 8] = 0x00cff3000000ffff,
+	[SEL_USER_CODE / 8] = 0x00affb000000ffff,     [SEL_USER_DATA64 / 8] = 0x00cff3000000ffff,
 	[SEL_KERNEL_CODE32 / 8] = 0x00cf9b000000ffff,
 #else
-	[SEL_KERNEL_CODE / 8] = 0x00cf9b000000ffff,
-	[SEL_KERNEL_DATA / 8] = 0x00cf93000000ffff,
-	[SEL_USER_CODE / 8] = 0x00cffb000000ffff,
-	[SEL_USER_DATA / 8] = 0x00cff3000000ffff,
-	[SEL_KERNEL_CODE16 / 8] = 0x00009b000000ffff,
-	[SEL_KERNEL_DATA16 / 8] = 0x000093000000ffff,
+	[SEL_KERNEL_CODE / 8] = 0x00cf9b000000ffff,   [SEL_KERNEL_DATA / 8] = 0x00cf93000000ffff,
+	[SEL_USER_CODE / 8] = 0x00cffb000000ffff,     [SEL_USER_DATA / 8] = 0x00cff3000000ffff,
+	[SEL_KERNEL_CODE16 / 8] = 0x00009b000000ffff, [SEL_KERNEL_DATA16 / 8] = 0x000093000000ffff,
 #endif
 };
 static struct trap_gate trap_idt[VECTORS] ALIGNED(16);
@@ -136,8 +130,8 @@ trap_init_tss(unsigned index)
 void
 trap_init_cpu(unsigned index)
 {
-	struct table_pointer gdt = { sizeof(trap_gdt) - 1, (uptr)trap_gdt };
-	struct table_pointer idt = { sizeof(trap_idt) - 1, (uptr)trap_idt };
+	struct table_pointer gdt = {sizeof(trap_gdt) - 1, (uptr)trap_gdt};
+	struct table_pointer idt = {sizeof(trap_idt) - 1, (uptr)trap_idt};
 
 	if (index == 0)
 		trap_init_idt();
@@ -162,7 +156,7 @@ void trap_handle(struct trap_frame *frame);
 int
 trap_arm_catch(struct trap_catch *c)
 {
-	c->trap = (struct trap){ .vector = TRAP_NONE };
+	c->trap = (struct trap){.vector = TRAP_NONE};
 	trap_catches[trap_cpu()] = c;
 	return 0;
 }
@@ -199,7 +193,8 @@ trap_note(struct trap *t, const struct trap_frame *f)
 	t->sp = f->sp;
 	t->ss = f->ss;
 #else
-	/* The rest of a frame from another level may lie at the very end of a stack: copy by need. */
+	/* The rest of a frame from another level may lie at the very end of a stack: copy by need.
+	 */
 	memcpy(&t->frame, f, offsetof(struct trap_frame, sp));
 	if ((f->cs & 3) || (f->flags & EFLAGS_VM)) {
 		t->sp = t->frame.sp = f->sp;
@@ -257,8 +252,8 @@ user_run_flags(uptr (*fn)(uptr), uptr arg, uptr flags)
 	*--sp = arg;
 	*--sp = (uptr)user_stub;
 #endif
-	return TRY(trap_enter_user((uptr)fn, SEL_USER_CODE, flags | 2, (uptr)sp, SEL_USER_DATA,
-				   arg));
+	return TRY(
+		trap_enter_user((uptr)fn, SEL_USER_CODE, flags | 2, (uptr)sp, SEL_USER_DATA, arg));
 }
 
 struct trap

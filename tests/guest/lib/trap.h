@@ -46,7 +46,7 @@ struct trap_frame {
 	u32 di, si, bp, unused, bx, dx, cx, ax;
 	u32 vector, error;
 	u32 ip, cs, flags;
-	u32 sp, ss;		      /* only if the privilege level changed */
+	u32 sp, ss;			    /* only if the privilege level changed */
 	u32 v86_es, v86_ds, v86_fs, v86_gs; /* only out of virtual-8086 mode */
 #endif
 };
