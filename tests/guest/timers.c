@@ -103,7 +103,7 @@ timer_apic(void)
 	apic_write(APIC_TIMER_INITIAL, start * 2);
 	CHECK(timer_wait(10));
 	tsc = cpu_rdtsc() - tsc;
-	CHECK(tsc >= timer_tsc_per_ms * 15);
+	CHECK(tsc >= timer_tsc_per_ms * 10);
 	apic_write(APIC_TIMER_INITIAL, 0);
 	cpu_window();
 	timer_count = 0;
