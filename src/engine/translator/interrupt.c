@@ -286,6 +286,7 @@ interrupt_attempt(struct vcpu *v, const struct delivery *d)
 	if (r)
 		return r;
 	v->shadow = v->shadow_ss = false;
+	v->delivered = true;
 	if (d->vector == VECTOR_DB)
 		v->dr7 &= ~(u64)BIT(13); /* GD: the handler may use the debug registers */
 	vcpu_mode_changed(v);
@@ -444,6 +445,7 @@ interrupt_vme(struct vcpu *v, struct delivery *d)
 	r = interrupt_through_vectors(v, d, 0);
 	if (r)
 		return r;
+	v->delivered = true;
 	v->rflags &= ~(u64)(RFLAGS_TF | RFLAGS_RF | (virtual_if ? RFLAGS_VIF : RFLAGS_IF));
 	vcpu_mode_changed(v);
 	return 0;

@@ -7,6 +7,7 @@
 #include "engine/translator/descriptor.h"
 #include "engine/translator/operand.h"
 #include "engine/translator/privileged.h"
+#include "engine/translator/translation.h"
 
 static int
 port_check_bitmap(struct vcpu *v, u16 port, unsigned size)
@@ -43,6 +44,24 @@ port_check(struct vcpu *v, u16 port, unsigned size)
 	return port_check_bitmap(v, port, size);
 }
 
+void
+port_watch(struct vcpu *v, u16 port, unsigned size)
+{
+	static const u8 lengths[4] = {1, 2, 8, 4};
+
+	if (!(v->cr4 & CR4_DE) || !(v->dr7 & 0xff))
+		return;
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned kind = (v->dr7 >> (16 + 4 * i)) & 3, length;
+
+		length = lengths[(v->dr7 >> (18 + 4 * i)) & 3];
+		if (!((v->dr7 >> (2 * i)) & 3) || kind != 2)
+			continue;
+		if (v->dr[i] < (u64)port + size && port < v->dr[i] + length)
+			vcpu_translation(v)->watch_hits |= BIT64(i);
+	}
+}
+
 static unsigned
 port_size(const struct insn *in)
 {
@@ -67,9 +86,11 @@ port_in(struct vcpu *v, const struct insn *in)
 
 	if (!r)
 		r = mmu_port_read(v, port, size, &value);
-	if (!r)
-		operand_set_gpr(v, CPU_RAX, size, value);
-	return r;
+	if (r)
+		return r;
+	operand_set_gpr(v, CPU_RAX, size, value);
+	port_watch(v, port, size);
+	return 0;
 }
 
 int
@@ -79,7 +100,9 @@ port_out(struct vcpu *v, const struct insn *in)
 	u16 port = port_number(v, in);
 	int r = port_check(v, port, size);
 
-	if (r)
-		return r;
-	return mmu_port_write(v, port, size, (u32)(v->gpr[CPU_RAX] & operand_mask(size)));
+	if (!r)
+		r = mmu_port_write(v, port, size, (u32)(v->gpr[CPU_RAX] & operand_mask(size)));
+	if (!r)
+		port_watch(v, port, size);
+	return r;
 }

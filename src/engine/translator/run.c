@@ -203,6 +203,8 @@ run_traps(struct vcpu *v, bool traced)
 	struct translation *t = vcpu_translation(v);
 	u64 bits = t->watch_hits | (traced ? BIT(14) : 0u);
 
+	if (v->shadow_ss)
+		return RUN_ON; /* MOV SS holds them until one more instruction has run */
 	t->watch_hits = 0;
 	if (!bits || v->event.pending)
 		return RUN_ON;
@@ -381,6 +383,7 @@ run_single(struct vcpu *v)
 	}
 	v->shadow = v->shadow_ss = false;
 	v->rflags &= ~resume; /* it held for this instruction; IRET may set it for the next */
+	v->delivered = false;
 	t->mode |= MODE_SINGLE;
 	result = run_block(v);
 	if (t->mode == (mode | MODE_SINGLE))
@@ -391,7 +394,8 @@ run_single(struct vcpu *v)
 		v->rflags |= resume;
 		return result;
 	}
-	return run_traps(v, traced && !v->event.pending);
+	/* INT n clears TF before its trap would come. */
+	return run_traps(v, traced && !v->event.pending && !v->delivered);
 }
 
 static int

@@ -70,6 +70,7 @@ struct vcpu {
 	bool nmi_pending, nmi_masked;
 	bool shadow;	  /* interrupts held for one instruction (STI) */
 	bool shadow_ss;	  /* the same by MOV SS / POP SS: debug traps too */
+	bool delivered;	  /* set by each delivery, INT n too; whoever asks clears it */
 	struct pending_event event; /* raised by the instruction under way */
 	i64 tsc_offset;	  /* guest TSC = host TSC + offset */
 	enum cpu_run_state run_state;
