@@ -33,7 +33,8 @@ boot_open(struct boot_loader *l)
 	struct stat st;
 
 	if (fstat(l->config->kernel.fd, &st) < 0)
-		return loader_fail(l, -errno, "kernel %s cannot be read: %s", l->name, strerror(errno));
+		return loader_fail(l, -errno, "kernel %s cannot be read: %s", l->name,
+				   strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		return loader_fail(l, -EINVAL, "kernel %s is not a regular file", l->name);
 	if (st.st_size == 0)
@@ -74,7 +75,8 @@ boot_bios_data(struct boot_loader *l)
 	if (memory_write(l->mem, BDA_EBDA, ebda, sizeof(ebda)) < 0 ||
 	    memory_write(l->mem, BDA_BASE_MEMORY, base, sizeof(base)) < 0 ||
 	    !memory_ptr(l->mem, 0, E820_ONE_MIB))
-		return loader_fail(l, -ENOMEM, "the VM's memory is too small; give it 2 MiB at least");
+		return loader_fail(l, -ENOMEM,
+				   "the VM's memory is too small; give it 2 MiB at least");
 	return 0;
 }
 

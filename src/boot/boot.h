@@ -33,7 +33,7 @@ struct boot_config {
 	const char *cmdline; /* NULL: empty */
 	u64 rsdp;	     /* gpa of the ACPI root pointer, 0 if there is none */
 	unsigned phys_bits;  /* of the CPU model, for memory types */
-	bool keep_packed; /* a compressed kernel unpacks itself in the guest */
+	bool keep_packed;    /* a compressed kernel unpacks itself in the guest */
 };
 
 /*

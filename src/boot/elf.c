@@ -29,7 +29,8 @@ elf_recognises(const u8 *head, u64 size)
 static int
 elf_damaged(struct boot_loader *l, const char *what)
 {
-	return loader_fail(l, -ENOEXEC, "kernel %s is not an ELF program for x86: %s", l->name, what);
+	return loader_fail(l, -ENOEXEC, "kernel %s is not an ELF program for x86: %s", l->name,
+			   what);
 }
 
 /* The file header, 32-bit ones widened. */
@@ -101,8 +102,8 @@ elf_scan_notes(const u8 *notes, u64 size, struct elf_image *image)
 		if (get_le32(notes + at + 8) == ELF_NOTE_PHYS32_ENTRY && name_size == 4 &&
 		    memcmp(notes + at + 12, "Xen", 4) == 0 && desc_size >= 4) {
 			image->has_pvh = true;
-			image->pvh_entry = desc_size >= 8 ? get_le64(notes + desc)
-							  : get_le32(notes + desc);
+			image->pvh_entry =
+				desc_size >= 8 ? get_le64(notes + desc) : get_le32(notes + desc);
 			return;
 		}
 		if (next > size)

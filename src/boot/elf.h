@@ -9,9 +9,9 @@
 
 struct elf_image {
 	bool is64;
-	u64 entry;	/* physical: translated where a segment holds it as a virtual address */
+	u64 entry; /* physical: translated where a segment holds it as a virtual address */
 	bool has_pvh;
-	u64 pvh_entry;	/* XEN_ELFNOTE_PHYS32_ENTRY */
+	u64 pvh_entry; /* XEN_ELFNOTE_PHYS32_ENTRY */
 };
 
 bool elf_recognises(const u8 *head, u64 size);

@@ -141,7 +141,8 @@ linux_choose_address(struct boot_loader *l, struct linux_image *image)
 	if (!image->params[HDR_RELOCATABLE])
 		return 0;
 	if (alignment < MEMORY_PAGE || alignment > (1u << 30) || (alignment & (alignment - 1)))
-		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: impossible alignment", l->name);
+		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: impossible alignment",
+				   l->name);
 	image->load = align_up(E820_ONE_MIB, alignment);
 	if (image->version < LINUX_VERSION_PREF)
 		return 0;
@@ -180,8 +181,8 @@ linux_parse(struct boot_loader *l, const u8 *head, u64 size, struct linux_image 
 	if (claimed == 0 || l->kernel.size <= image->kernel_offset ||
 	    l->kernel.size - image->kernel_offset + 15 < claimed)
 		return loader_fail(l, -ENOEXEC,
-				   "kernel %s is truncated: %llu bytes of %llu; copy it again", l->name,
-				   (unsigned long long)l->kernel.size,
+				   "kernel %s is truncated: %llu bytes of %llu; copy it again",
+				   l->name, (unsigned long long)l->kernel.size,
 				   (unsigned long long)(image->kernel_offset + claimed));
 	image->kernel_size = l->kernel.size - image->kernel_offset;
 	if (image->kernel_size > claimed)
@@ -199,7 +200,8 @@ linux_load_unpacked(struct boot_loader *l, const u8 *packed, u64 size, bool is64
 	u64 limit = memory_low_size(l->mem);
 	int rc;
 
-	rc = unpack(packed, size, limit < LINUX_UNPACKED_MAX ? limit : LINUX_UNPACKED_MAX, &unpacked);
+	rc = unpack(packed, size, limit < LINUX_UNPACKED_MAX ? limit : LINUX_UNPACKED_MAX,
+		    &unpacked);
 	if (rc < 0)
 		return rc;
 	source = (struct boot_source){.fd = -1, .data = unpacked.data, .size = unpacked.size};

@@ -63,9 +63,10 @@ loader_read(struct boot_loader *l, const struct boot_source *from, u64 offset, v
 	int rc;
 
 	if (offset > from->size || len > from->size - offset)
-		return loader_fail(l, -ENOEXEC,
-				   "kernel %s is truncated: it needs %llu bytes more; copy it again",
-				   l->name, (unsigned long long)(offset + len - from->size));
+		return loader_fail(
+			l, -ENOEXEC,
+			"kernel %s is truncated: it needs %llu bytes more; copy it again", l->name,
+			(unsigned long long)(offset + len - from->size));
 	if (len == 0)
 		return 0;
 	if (from->data) {
@@ -92,8 +93,8 @@ loader_place(struct boot_loader *l, u64 gpa, u64 len)
 	}
 	if (gpa < LOADER_LOWEST || (gpa < E820_ONE_MIB && gpa + len > LOADER_AREA)) {
 		loader_fail(l, -ENOEXEC,
-			    "kernel %s wants to be at %#llx, where firmware has its tables", l->name,
-			    (unsigned long long)gpa);
+			    "kernel %s wants to be at %#llx, where firmware has its tables",
+			    l->name, (unsigned long long)gpa);
 		return NULL;
 	}
 	if (gpa + len > l->kernel_end)
@@ -111,7 +112,8 @@ loader_fill(struct boot_loader *l, const struct boot_source *from, u64 offset, u
 	if (total == 0)
 		return 0;
 	if (len > total)
-		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: a segment's file part exceeds it",
+		return loader_fail(l, -ENOEXEC,
+				   "kernel %s is damaged: a segment's file part exceeds it",
 				   l->name);
 	host = loader_place(l, gpa, total);
 	if (!host)
@@ -194,11 +196,12 @@ loader_initrds(struct boot_loader *l, u64 limit)
 	if (end > limit)
 		end = limit;
 	if (total > end || align_down(end - total, INITRD_ALIGN) < l->kernel_end)
-		return loader_fail(l, -ENOMEM,
-				   "initrd of %llu MiB and kernel of %llu MiB are too large for the "
-				   "VM's memory; give it more",
-				   (unsigned long long)(total >> 20),
-				   (unsigned long long)(l->kernel_end >> 20));
+		return loader_fail(
+			l, -ENOMEM,
+			"initrd of %llu MiB and kernel of %llu MiB are too large for the "
+			"VM's memory; give it more",
+			(unsigned long long)(total >> 20),
+			(unsigned long long)(l->kernel_end >> 20));
 	gpa = align_down(end - total, INITRD_ALIGN);
 	l->initrd_base = gpa;
 	l->initrd_size = total;
@@ -222,9 +225,10 @@ loader_cmdline(struct boot_loader *l, u64 max)
 	if (max > LOADER_CMDLINE_SIZE - 1)
 		max = LOADER_CMDLINE_SIZE - 1;
 	if (len > max)
-		return loader_fail(l, -E2BIG,
-				   "the kernel's command line is too long: %zu bytes, %s takes %llu", len,
-				   l->name, (unsigned long long)max);
+		return loader_fail(
+			l, -E2BIG,
+			"the kernel's command line is too long: %zu bytes, %s takes %llu", len,
+			l->name, (unsigned long long)max);
 	return memory_write(l->mem, LOADER_CMDLINE, text, len + 1);
 }
 
@@ -233,7 +237,8 @@ static int
 loader_segments(struct boot_loader *l, bool long_mode)
 {
 	static const u16 data_attr = SEGMENT_P | SEGMENT_S | SEGMENT_DB | SEGMENT_G | 3;
-	u16 code_attr = SEGMENT_P | SEGMENT_S | SEGMENT_G | 11 | (long_mode ? SEGMENT_L : SEGMENT_DB);
+	u16 code_attr =
+		SEGMENT_P | SEGMENT_S | SEGMENT_G | 11 | (long_mode ? SEGMENT_L : SEGMENT_DB);
 	struct cpu_state *s = l->bsp;
 	u8 gdt[64] = {0};
 
@@ -243,8 +248,8 @@ loader_segments(struct boot_loader *l, bool long_mode)
 	for (int i = 0; i < CPU_SEGMENTS; i++)
 		s->seg[i] = (struct segment){
 			.limit = 0xffffffff, .selector = SELECTOR_DATA, .attr = data_attr};
-	s->seg[CPU_CS] = (struct segment){
-		.limit = 0xffffffff, .selector = SELECTOR_CODE, .attr = code_attr};
+	s->seg[CPU_CS] =
+		(struct segment){.limit = 0xffffffff, .selector = SELECTOR_CODE, .attr = code_attr};
 	s->tr = (struct segment){.limit = 0x67, .selector = SELECTOR_TSS, .attr = SEGMENT_P | 11};
 	s->ldt = (struct segment){.limit = 0xffff, .attr = SEGMENT_P | 2};
 	s->gdt = (struct descriptor_table){.base = LOADER_GDT, .limit = sizeof(gdt) - 1};
@@ -300,7 +305,8 @@ loader_enter_32(struct boot_loader *l, u64 entry)
 	struct cpu_state *s = l->bsp;
 
 	if (entry > UINT32_MAX)
-		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: it starts above 4 GiB", l->name);
+		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: it starts above 4 GiB",
+				   l->name);
 	if (loader_segments(l, false) < 0)
 		return loader_too_small(l);
 	s->cr0 = CR0_PE | CR0_ET | CR0_NE;

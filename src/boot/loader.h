@@ -39,7 +39,7 @@ struct boot_loader {
 	struct cpu_state *bsp;
 	const char *name; /* the kernel's, for messages */
 	struct boot_source kernel;
-	u64 kernel_end;	  /* behind all that the kernel occupies */
+	u64 kernel_end; /* behind all that the kernel occupies */
 	u64 initrd_base, initrd_size;
 	char *why;
 	size_t why_size;
@@ -56,8 +56,8 @@ int loader_read(struct boot_loader *l, const struct boot_source *from, u64 offse
  * written. Moves kernel_end. */
 u8 *loader_place(struct boot_loader *l, u64 gpa, u64 len);
 /* LEN bytes at OFFSET of the source to GPA, then zeros up to TOTAL. */
-int loader_fill(struct boot_loader *l, const struct boot_source *from, u64 offset, u64 len,
-		u64 gpa, u64 total);
+int loader_fill(struct boot_loader *l, const struct boot_source *from, u64 offset, u64 len, u64 gpa,
+		u64 total);
 
 /* All initial RAM disks one behind the other, each padded to 4 bytes, as high as may be
  * below LIMIT: sets initrd_base and initrd_size. */

@@ -71,13 +71,13 @@ multiboot_load_addresses(struct boot_loader *l, const u8 *header, u64 at, u64 *e
 
 	*entry = get_le32(header + 28);
 	if (load > header_addr || header_addr - load > at)
-		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: impossible multiboot addresses",
-				   l->name);
+		return loader_fail(l, -ENOEXEC,
+				   "kernel %s is damaged: impossible multiboot addresses", l->name);
 	offset = at - (header_addr - load);
 	length = load_end ? load_end - load : l->kernel.size - offset;
 	if ((load_end && load_end < load) || (bss_end && bss_end < load + length))
-		return loader_fail(l, -ENOEXEC, "kernel %s is damaged: impossible multiboot addresses",
-				   l->name);
+		return loader_fail(l, -ENOEXEC,
+				   "kernel %s is damaged: impossible multiboot addresses", l->name);
 	return loader_fill(l, &l->kernel, offset, length, load, bss_end ? bss_end - load : length);
 }
 
@@ -90,17 +90,19 @@ multiboot_load_kernel(struct boot_loader *l, const u8 *head, u64 size, u64 *entr
 	int rc;
 
 	if (flags & MB_MANDATORY & ~(u32)MB_KNOWN)
-		return loader_fail(l, -ENOTSUP, "kernel %s needs multiboot features %#x that no loader has",
+		return loader_fail(l, -ENOTSUP,
+				   "kernel %s needs multiboot features %#x that no loader has",
 				   l->name, flags & MB_MANDATORY & ~(u32)MB_KNOWN);
 	if (flags & MB_ADDRESSES) {
 		if (at + MB_HEADER_ADDRESSES > size)
-			return loader_fail(l, -ENOEXEC, "kernel %s is truncated; copy it again", l->name);
+			return loader_fail(l, -ENOEXEC, "kernel %s is truncated; copy it again",
+					   l->name);
 		return multiboot_load_addresses(l, head + at, at, entry);
 	}
 	if (!elf_recognises(head, size))
-		return loader_fail(l, -ENOEXEC,
-				   "kernel %s has a multiboot header, but neither addresses nor ELF",
-				   l->name);
+		return loader_fail(
+			l, -ENOEXEC,
+			"kernel %s has a multiboot header, but neither addresses nor ELF", l->name);
 	rc = elf_load(l, &l->kernel, &elf);
 	*entry = elf.entry;
 	return rc;

@@ -13,7 +13,7 @@ cpu_state_reset_lapic(struct cpu_lapic *lapic, u32 id)
 {
 	lapic->base_msr = 0xfee00000ull | BIT(11) | (id == 0 ? BIT(8) : 0);
 	lapic->regs[0x02] = id << 24;
-	lapic->regs[0x03] = 0x50014; /* version */
+	lapic->regs[0x03] = 0x50014;	/* version */
 	lapic->regs[0x0e] = 0xffffffff; /* DFR: flat */
 	lapic->regs[0x0f] = 0xff;	/* SVR: off by software */
 	for (int lvt = 0x32; lvt <= 0x37; lvt++)
@@ -42,7 +42,7 @@ cpu_state_reset(struct cpu_state *state, u32 id)
 	state->xcr0 = 1;
 	state->msr.pat = 0x0007040600070406ull;
 	state->msr.misc_enable = 1;
-	put_le16(state->xsave, 0x37f);	   /* FCW */
+	put_le16(state->xsave, 0x37f);	     /* FCW */
 	put_le32(state->xsave + 24, 0x1f80); /* MXCSR */
 	cpu_state_reset_lapic(&state->lapic, id);
 	state->run_state = id == 0 ? CPU_RUNNING : CPU_WAIT_SIPI;

@@ -102,7 +102,9 @@ cpu_model_has(const struct cpu_model *model, u32 leaf, u32 subleaf, int reg, int
 
 	if (!entry || bit < 0 || bit > 31)
 		return false;
-	value = reg == EAX ? entry->eax : reg == EBX ? entry->ebx : reg == ECX ? entry->ecx
-									       : entry->edx;
+	value = reg == EAX   ? entry->eax
+		: reg == EBX ? entry->ebx
+		: reg == ECX ? entry->ecx
+			     : entry->edx;
 	return (value >> bit) & 1;
 }

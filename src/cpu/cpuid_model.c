@@ -545,8 +545,7 @@ model_real_xcr0(void)
 }
 
 int
-cpu_model_compute(struct cpu_model *model, const char *name, unsigned vcpus,
-		  const char **missing)
+cpu_model_compute(struct cpu_model *model, const char *name, unsigned vcpus, const char **missing)
 {
 	struct cpuid_host host = {
 		.cpuid = model_real_cpuid,

@@ -746,7 +746,7 @@ lapic_x2_writable(unsigned reg)
 	}
 	if (reg >= REG_LVT_TIMER && reg <= REG_LVT_ERROR)
 		return lapic_lvt_writable[reg] | BIT(12) | BIT(14); /* status bits are ignored */
-	return 0; /* EOI and ESR take zero */
+	return 0;						    /* EOI and ESR take zero */
 }
 
 static int

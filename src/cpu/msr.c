@@ -41,17 +41,35 @@ struct msr_row {
 };
 
 #define STORED(number, field, bits)                                                                \
-	{number, number, MSR_STORED, MSR_FOR_ALL, offsetof(struct cpu_msrs, field), bits, 0}
+	{                                                                                          \
+		number, number, MSR_STORED, MSR_FOR_ALL, offsetof(struct cpu_msrs, field), bits, 0 \
+	}
 #define CANONICAL(number, field)                                                                   \
-	{number, number, MSR_CANONICAL, MSR_FOR_ALL, offsetof(struct cpu_msrs, field), UINT64_MAX, 0}
+	{                                                                                          \
+		number, number, MSR_CANONICAL, MSR_FOR_ALL, offsetof(struct cpu_msrs, field),      \
+			UINT64_MAX, 0                                                              \
+	}
 #define TYPES(first, last, field)                                                                  \
-	{first, last, MSR_TYPES, MSR_FOR_ALL, offsetof(struct cpu_msrs, field), UINT64_MAX, 0}
+	{                                                                                          \
+		first, last, MSR_TYPES, MSR_FOR_ALL, offsetof(struct cpu_msrs, field), UINT64_MAX, \
+			0                                                                          \
+	}
 #define CONSTANT(number, condition, value)                                                         \
-	{number, number, MSR_CONSTANT, condition, 0, 0, value}
+	{                                                                                          \
+		number, number, MSR_CONSTANT, condition, 0, 0, value                               \
+	}
 #define IGNORED(first, last, condition, value)                                                     \
-	{first, last, MSR_IGNORED, condition, 0, UINT64_MAX, value}
-#define COMMAND(number, condition, bits) {number, number, MSR_COMMAND, condition, 0, bits, 0}
-#define ENGINE(first, last) {first, last, MSR_ENGINE, MSR_FOR_ALL, 0, 0, 0}
+	{                                                                                          \
+		first, last, MSR_IGNORED, condition, 0, UINT64_MAX, value                          \
+	}
+#define COMMAND(number, condition, bits)                                                           \
+	{                                                                                          \
+		number, number, MSR_COMMAND, condition, 0, bits, 0                                 \
+	}
+#define ENGINE(first, last)                                                                        \
+	{                                                                                          \
+		first, last, MSR_ENGINE, MSR_FOR_ALL, 0, 0, 0                                      \
+	}
 
 enum {
 	MSR_MTRR_FIRST = 0x200, /* base and mask by turns */
@@ -73,15 +91,15 @@ static const struct msr_row msr_rows[] = {
 	{MSR_SPEC_CTRL, MSR_SPEC_CTRL, MSR_STORED, MSR_IF_SPEC_CTRL,
 	 offsetof(struct cpu_msrs, spec_ctrl), 0x5f7, 0},
 	COMMAND(MSR_PRED_CMD, MSR_IF_IBPB, 0x81),
-	IGNORED(0x79, 0x79, MSR_FOR_INTEL, 0), /* microcode update */
+	IGNORED(0x79, 0x79, MSR_FOR_INTEL, 0),		  /* microcode update */
 	IGNORED(0x8b, 0x8b, MSR_FOR_ALL, 0x100000000ull), /* microcode revision */
-	CONSTANT(0xfe, MSR_FOR_ALL, 0x508), /* MTRRCAP: 8 ranges, fixed ones, WC */
+	CONSTANT(0xfe, MSR_FOR_ALL, 0x508),		  /* MTRRCAP: 8 ranges, fixed ones, WC */
 	CONSTANT(MSR_ARCH_CAPABILITIES, MSR_IF_ARCH_CAPABILITIES, 0),
 	COMMAND(0x10b, MSR_IF_L1D_FLUSH, 1), /* FLUSH_CMD */
 	STORED(MSR_SYSENTER_CS, sysenter_cs, 0xffffffff),
 	CANONICAL(MSR_SYSENTER_ESP, sysenter_esp),
 	CANONICAL(MSR_SYSENTER_EIP, sysenter_eip),
-	CONSTANT(0x179, MSR_FOR_ALL, 0), /* MCG_CAP: no banks */
+	CONSTANT(0x179, MSR_FOR_ALL, 0),       /* MCG_CAP: no banks */
 	IGNORED(0x17a, 0x17a, MSR_FOR_ALL, 0), /* MCG_STATUS */
 	STORED(MSR_MISC_ENABLE, misc_enable, 0x4c51889),
 	IGNORED(0x1d9, 0x1d9, MSR_FOR_ALL, 0), /* DEBUGCTL */
@@ -97,8 +115,8 @@ static const struct msr_row msr_rows[] = {
 	STORED(MSR_STAR, star, UINT64_MAX),
 	CANONICAL(MSR_LSTAR, lstar),
 	CANONICAL(MSR_CSTAR, cstar),
-	{MSR_SFMASK, MSR_SFMASK, MSR_LOW, MSR_FOR_ALL, offsetof(struct cpu_msrs, sfmask), 0xffffffff,
-	 0},
+	{MSR_SFMASK, MSR_SFMASK, MSR_LOW, MSR_FOR_ALL, offsetof(struct cpu_msrs, sfmask),
+	 0xffffffff, 0},
 	ENGINE(MSR_FS_BASE, MSR_GS_BASE),
 	CANONICAL(MSR_KERNEL_GS_BASE, kernel_gs_base),
 	{MSR_TSC_AUX, MSR_TSC_AUX, MSR_STORED, MSR_IF_RDTSCP, offsetof(struct cpu_msrs, tsc_aux),
@@ -106,9 +124,9 @@ static const struct msr_row msr_rows[] = {
 	IGNORED(0xc0010000, 0xc0010007, MSR_FOR_AMD, 0), /* performance counters: never count */
 	IGNORED(0xc0010010, 0xc0010010, MSR_FOR_AMD, 0), /* SYSCFG */
 	IGNORED(0xc0010015, 0xc0010015, MSR_FOR_AMD, MSR_HWCR_TSC_FREQ), /* HWCR */
-	IGNORED(0xc001001f, 0xc001001f, MSR_FOR_AMD, 0), /* NB_CFG */
-	CONSTANT(0xc0010055, MSR_FOR_AMD, 0), /* interrupt pending message */
-	CONSTANT(0xc0010058, MSR_FOR_AMD, 0), /* MMIO configuration base: off */
+	IGNORED(0xc001001f, 0xc001001f, MSR_FOR_AMD, 0),		 /* NB_CFG */
+	CONSTANT(0xc0010055, MSR_FOR_AMD, 0),		 /* interrupt pending message */
+	CONSTANT(0xc0010058, MSR_FOR_AMD, 0),		 /* MMIO configuration base: off */
 	IGNORED(0xc0011022, 0xc0011022, MSR_FOR_AMD, 0), /* DC_CFG */
 	IGNORED(0xc0011029, 0xc0011029, MSR_FOR_AMD, MSR_DE_CFG_LFENCE),
 	IGNORED(0xc001102a, 0xc001102a, MSR_FOR_AMD, 0), /* BU_CFG2 */
@@ -218,7 +236,8 @@ msr_write_mtrr(struct cpu_msrs *msrs, const struct cpu_model *model, u32 msr, u6
 	u64 address = ((1ull << model->phys_bits) - 1) & ~0xfffull;
 	u64 low = msr & 1 ? MTRR_VALID : MTRR_TYPE;
 
-	if ((value & ~(address | low)) || (!(msr & 1) && !msr_memory_type(value & MTRR_TYPE, false)))
+	if ((value & ~(address | low)) ||
+	    (!(msr & 1) && !msr_memory_type(value & MTRR_TYPE, false)))
 		return -EINVAL;
 	*msr_mtrr(msrs, msr) = value;
 	return 0;

@@ -36,8 +36,8 @@ struct walk_state {
 	unsigned access;
 	u64 entry; /* as read */
 	u64 entry_gpa;
-	void *entry_host; /* NULL: not RAM */
-	bool small;	  /* entries of 32 bits */
+	void *entry_host;	   /* NULL: not RAM */
+	bool small;		   /* entries of 32 bits */
 	bool user, writable, exec; /* by the entries so far */
 };
 
@@ -70,8 +70,8 @@ walk_read_entry(struct walk_state *w, u64 gpa)
 		w->entry = host ? __atomic_load_n((u32 *)w->entry_host, __ATOMIC_RELAXED)
 				: 0xffffffffu;
 	else
-		w->entry = host ? __atomic_load_n((u64 *)w->entry_host, __ATOMIC_RELAXED)
-				: UINT64_MAX;
+		w->entry =
+			host ? __atomic_load_n((u64 *)w->entry_host, __ATOMIC_RELAXED) : UINT64_MAX;
 }
 
 /* Sets BITS in the entry just read, unless it has changed meanwhile. */

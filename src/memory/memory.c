@@ -43,13 +43,13 @@ struct memory {
 	u64 ram_size, low_size;
 	int fd;
 	/* [m] the machine's lock */
-	struct io_region *regions;	  /* [m] MMIO, newest first */
-	struct io_region *port_regions;	  /* [m] newest first */
-	struct io_region **ports;	  /* [m] MEMORY_PORTS entries */
-	struct memory_range *flat;	  /* [m] */
-	u64 *edges;			  /* [m] scratch of memory_flatten */
-	size_t flat_count, region_count;  /* [m] */
-	size_t last_hit;		  /* [m] index into flat */
+	struct io_region *regions;	 /* [m] MMIO, newest first */
+	struct io_region *port_regions;	 /* [m] newest first */
+	struct io_region **ports;	 /* [m] MEMORY_PORTS entries */
+	struct memory_range *flat;	 /* [m] */
+	u64 *edges;			 /* [m] scratch of memory_flatten */
+	size_t flat_count, region_count; /* [m] */
+	size_t last_hit;		 /* [m] index into flat */
 	pthread_rwlock_t listeners_lock;
 	struct memory_listener listeners[MEMORY_LISTENERS]; /* [listeners_lock] */
 	unsigned listener_count;			    /* [listeners_lock] */

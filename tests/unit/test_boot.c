@@ -431,7 +431,7 @@ hostile_elf(void **state)
 	assert_true(load(&w, file, size) < 0);
 	assert_true(load(&w, file, 60) < 0);
 	size = make_elf64(file, 0x200000, "kernel", 0x200000);
-	put_le32(file + 0x200, 0xfffffffc); /* a note's name size */
+	put_le32(file + 0x200, 0xfffffffc);	   /* a note's name size */
 	assert_int_equal(load(&w, file, size), 0); /* no PVH then */
 	finish(&w);
 }

@@ -82,18 +82,18 @@ limits(void **state)
 		u32 leaf, subleaf;
 		int reg, bit;
 	} never[] = {
-		{1, 0, ECX, 3},	  /* MONITOR */
-		{1, 0, ECX, 5},	  /* VMX */
-		{1, 0, EDX, 1},	  /* VME */
-		{1, 0, EDX, 17},  /* PSE36 */
-		{7, 0, EBX, 4},	  /* HLE */
-		{7, 0, EBX, 11},  /* RTM */
-		{7, 0, EBX, 16},  /* AVX512F */
-		{7, 0, ECX, 3},	  /* PKU */
-		{7, 0, ECX, 16},  /* LA57 */
-		{7, 0, EDX, 29},  /* ARCH_CAPABILITIES */
-		{7, 1, EAX, 4},	  /* AVX-VNNI */
-		{0xd, 1, EAX, 3}, /* XSAVES */
+		{1, 0, ECX, 3},		  /* MONITOR */
+		{1, 0, ECX, 5},		  /* VMX */
+		{1, 0, EDX, 1},		  /* VME */
+		{1, 0, EDX, 17},	  /* PSE36 */
+		{7, 0, EBX, 4},		  /* HLE */
+		{7, 0, EBX, 11},	  /* RTM */
+		{7, 0, EBX, 16},	  /* AVX512F */
+		{7, 0, ECX, 3},		  /* PKU */
+		{7, 0, ECX, 16},	  /* LA57 */
+		{7, 0, EDX, 29},	  /* ARCH_CAPABILITIES */
+		{7, 1, EAX, 4},		  /* AVX-VNNI */
+		{0xd, 1, EAX, 3},	  /* XSAVES */
 		{0x80000001, 0, ECX, 2},  /* SVM */
 		{0x80000001, 0, ECX, 6},  /* SSE4A */
 		{0x80000001, 0, ECX, 29}, /* MWAITX */
@@ -195,7 +195,7 @@ clocks(void **state)
 	cpu_model_cpuid(&m, 0, 0, 1, 0x15, 0, r);
 	hz = (u64)r[ECX] * r[EBX] / r[EAX];
 	error = hz > m.tsc_hz ? hz - m.tsc_hz : m.tsc_hz - hz;
-	assert_true(error < m.tsc_hz / 1000000);	       /* one in a million */
+	assert_true(error < m.tsc_hz / 1000000);		  /* one in a million */
 	assert_true((u64)(r[ECX] / 1000) * r[EBX] <= UINT32_MAX); /* as kernels multiply */
 	cpu_model_cpuid(&m, 0, 0, 1, 0x40000000, 0, r);
 	assert_int_equal(r[EAX], 0x40000010);

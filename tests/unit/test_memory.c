@@ -187,7 +187,8 @@ dispatch_matches_a_model(void **state)
 		expected = 0xff;
 		best = 0;
 		for (unsigned r = 0; r < REGIONS; r++) {
-			if (!regions[r] || at < base[r] || at >= base[r] + size[r] || born[r] < best)
+			if (!regions[r] || at < base[r] || at >= base[r] + size[r] ||
+			    born[r] < best)
 				continue;
 			best = born[r];
 			expected = (u8)(r + 1);

@@ -26,8 +26,8 @@ model_of(bool amd, bool mitigations)
 static void
 stored(void **state)
 {
-	static const u32 all_bits[] = {MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_KERNEL_GS_BASE,
-				       MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
+	static const u32 all_bits[] = {MSR_STAR,	   MSR_LSTAR,	     MSR_CSTAR,
+				       MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
 	struct cpu_model m = model_of(true, false);
 	struct cpu_msrs msrs = {0};
 	u64 value;
@@ -77,8 +77,15 @@ memory_types(void **state)
 static void
 the_engine_has_its_own(void **state)
 {
-	static const u32 own[] = {MSR_TSC, MSR_APIC_BASE, MSR_TSC_DEADLINE, 0x800, 0x83f, MSR_EFER,
-				  MSR_FS_BASE, MSR_GS_BASE, MSR_KVM_SYSTEM_TIME_NEW,
+	static const u32 own[] = {MSR_TSC,
+				  MSR_APIC_BASE,
+				  MSR_TSC_DEADLINE,
+				  0x800,
+				  0x83f,
+				  MSR_EFER,
+				  MSR_FS_BASE,
+				  MSR_GS_BASE,
+				  MSR_KVM_SYSTEM_TIME_NEW,
 				  MSR_KVM_WALL_CLOCK_NEW};
 	struct cpu_model m = model_of(true, false);
 	struct cpu_msrs msrs = {0};

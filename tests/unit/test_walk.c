@@ -178,7 +178,7 @@ reserved_bits(void **state)
 	w.ctx.efer &= ~(u64)EFER_NXE;
 	assert_int_equal(walk(&w.ctx, 0, WALK_EXEC, &r), -EFAULT);
 	assert_int_equal(r.error, PF_P | PF_RSVD); /* without NXE, fetches are not told */
-	put(&w, 0x3000, 0xff000000ull | P); /* a table that is not RAM: all ones */
+	put(&w, 0x3000, 0xff000000ull | P);	   /* a table that is not RAM: all ones */
 	assert_int_equal(walk(&w.ctx, 0, 0, &r), -EFAULT);
 	assert_int_equal(r.error, PF_P | PF_RSVD);
 	free(w.ram);
