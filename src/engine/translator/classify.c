@@ -244,7 +244,7 @@ static void
 classify_system(struct build *b, struct build_insn *bi, helper_fn *fn)
 {
 	classify_helper(bi, fn);
-	if (b->mode & MODE_SINGLE)
+	if ((b->mode & MODE_SINGLE) || (b->v->engine->options & OPTION_NOLEAF))
 		return;
 	bi->leaf = classify_string(bi) && !(b->mode & MODE_ALIGN) ? leaf_string : leaf_system(&bi->in);
 	if (!bi->leaf)

@@ -330,6 +330,17 @@ decode_encoding(struct insn *in, const ZydisDecodedInstruction *z)
 	in->tail = (u8)(in->len - after);
 }
 
+/* Zydis 4.0 takes R13D for the base where mod 00 and base 101 mean none, if REX.B is set and the
+ * address has 32 bits. */
+static void
+decode_no_base(struct insn *in, const ZydisDecodedInstruction *z)
+{
+	if (!(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod != 0 || z->raw.sib.base != 5)
+		return;
+	in->base = INSN_NO_REG;
+	in->disp = z->raw.disp.value;
+}
+
 int
 insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
 {
@@ -360,6 +371,7 @@ insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
 	decode_prefixes(in, &z);
 	decode_encoding(in, &z);
 	decode_operands(in, &z, ops);
+	decode_no_base(in, &z);
 	in->sized = in->mandatory != 0x66 && !(in->prefixes & INSN_VEX) &&
 		    z.meta.isa_ext != ZYDIS_ISA_EXT_SSE && z.meta.isa_ext != ZYDIS_ISA_EXT_SSE2 &&
 		    z.meta.isa_ext != ZYDIS_ISA_EXT_MMX && z.meta.isa_ext != ZYDIS_ISA_EXT_X87 &&

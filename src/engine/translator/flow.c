@@ -261,6 +261,9 @@ flow_exit_near(struct build *b, const struct build_exit *x)
 		generate_site(b, (u16)x->target, true);
 		emit_load32(e, T0, T0, 0);
 	}
+	/* The entry's first bytes are overwritten when the block dies: no link may be there. */
+	while (emit_rx(e) < b->entry + 5)
+		emit8(e, 0x90);
 	l->place = emit_jmp(e, emit_rx(e) + 5);
 	l->stub = emit_rx(e);
 	emit_mov_imm(e, T1, (u64)l);

@@ -33,6 +33,9 @@ int vector_maskmov_bytes(struct vcpu *v, const struct insn *in); /* 0F F7: MASKM
 int vector_maskmov(struct vcpu *v, const struct insn *in);  /* VEX 0F38 2C-2F 8C 8E: VMASKMOV, VPMASKMOV */
 int vector_gather(struct vcpu *v, const struct insn *in);   /* VEX 0F38 90-93: VGATHER, VPGATHER */
 
+int vector_zero(struct vcpu *v, const struct insn *in); /* VEX 0F 77: VZEROUPPER VZEROALL; re-encoded it
+							 * would clear YMM8 to 15 of 32-bit code too */
+
 /* string.c: with and without REP, all sizes. They return HELPER_AGAIN every few elements, and
  * after each one while RFLAGS.TF is set; registers are exact whenever they return. */
 int string_movs(struct vcpu *v, const struct insn *in); /* A4 A5 */

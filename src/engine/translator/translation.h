@@ -245,6 +245,13 @@ struct translation {
 /* Shared by the vCPUs of one VM. */
 enum { VCPUS_MAX = 16 };
 
+/* BIGA_TRANSLATOR in the environment: the slow twins of fast paths, for tests. */
+enum {
+	OPTION_NOCHAIN = BIT(0), /* no direct links, no jump cache */
+	OPTION_SINGLE = BIT(1),	 /* blocks of one instruction, every access the slow way */
+	OPTION_NOLEAF = BIT(2),	 /* full helpers only */
+};
+
 struct engine {
 	struct memory *memory;
 	const struct cpu_model *model;
@@ -267,6 +274,7 @@ struct engine {
 	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the machine */
 	pthread_mutex_t atomic; /* page-crossing locked accesses */
 	size_t code_cache; /* a vCPU's share */
+	u32 options;
 };
 
 static inline struct translation *

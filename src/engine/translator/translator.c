@@ -81,6 +81,19 @@ translator_destroy(struct engine *e)
 	free(e);
 }
 
+static u32
+translator_options(void)
+{
+	static const char *const names[] = {"nochain", "single", "noleaf"};
+	const char *text = getenv("BIGA_TRANSLATOR");
+	u32 options = 0;
+
+	for (unsigned i = 0; text && i < ARRAY_LEN(names); i++)
+		if (strstr(text, names[i]))
+			options |= BIT(i);
+	return options;
+}
+
 static int
 translator_create(struct engine **out, const struct engine_config *config)
 {
@@ -100,6 +113,7 @@ translator_create(struct engine **out, const struct engine_config *config)
 	e->model = config->model;
 	e->config = *config;
 	e->vcpus = config->vcpus;
+	e->options = translator_options();
 	e->ram = memory_ram_host(config->memory);
 	e->ram_size = memory_ram_size(config->memory);
 	e->low_size = memory_low_size(config->memory);

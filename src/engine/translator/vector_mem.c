@@ -335,3 +335,18 @@ vector_gather(struct vcpu *v, const struct insn *in)
 	operand_set_ymm(v, form.vvvv, g.mask);
 	return r ? r : HELPER_NEXT;
 }
+
+int
+vector_zero(struct vcpu *v, const struct insn *in)
+{
+	unsigned bytes = in->mode == 64 ? 256 : 128;
+	int r = operand_check_avx(v);
+
+	if (r)
+		return r;
+	operand_xstate_fill(v, in->vex_l ? XSTATE_SSE : 0);
+	memset(v->xsave + XSAVE_YMM, 0, bytes);
+	if (in->vex_l)
+		memset(v->xsave + XSAVE_XMM, 0, bytes);
+	return HELPER_NEXT;
+}

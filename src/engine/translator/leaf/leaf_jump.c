@@ -40,8 +40,10 @@ leaf_go(struct vcpu *v, u64 linear)
 	b = leaf_find_block(v, linear);
 	if (!b)
 		return NULL;
-	t->jumps->linear[slot] = linear;
-	t->jumps->code[slot] = b->entry;
+	if (likely(!(v->engine->options & OPTION_NOCHAIN))) {
+		t->jumps->linear[slot] = linear;
+		t->jumps->code[slot] = b->entry;
+	}
 	t->page_va = align_down(linear, MEMORY_PAGE);
 	return b->entry;
 }
@@ -64,7 +66,7 @@ leaf_link(struct vcpu *v)
 	b = leaf_find_block(v, t->page_va + l->target);
 	if (!b)
 		return NULL;
-	if (b->ram2 == UINT64_MAX)
+	if (b->ram2 == UINT64_MAX && !(v->engine->options & OPTION_NOCHAIN))
 		block_link(t, l, b);
 	return b->entry;
 }

@@ -103,7 +103,7 @@ vcpu_mode_changed(struct vcpu *v)
 	}
 	if (vcpu_protected(v))
 		mode |= MODE_PROTECTED;
-	if ((v->rflags & RFLAGS_TF) || (v->dr7 & 0xff))
+	if ((v->rflags & RFLAGS_TF) || (v->dr7 & 0xff) || (v->engine->options & OPTION_SINGLE))
 		mode |= MODE_SINGLE;
 	if (v->cpl == 3 && (v->cr0 & CR0_AM) && (v->rflags & RFLAGS_AC))
 		mode |= MODE_ALIGN;
