@@ -229,6 +229,8 @@ static const struct {
 	{ZYDIS_MNEMONIC_VPGATHERDQ, vector_gather, NULL},
 	{ZYDIS_MNEMONIC_VPGATHERQD, vector_gather, NULL},
 	{ZYDIS_MNEMONIC_VPGATHERQQ, vector_gather, NULL},
+	{ZYDIS_MNEMONIC_VZEROUPPER, vector_zero, NULL},
+	{ZYDIS_MNEMONIC_VZEROALL, vector_zero, NULL},
 	{ZYDIS_MNEMONIC_MOVSB, string_movs, leaf_string},
 	{ZYDIS_MNEMONIC_MOVSW, string_movs, leaf_string},
 	{ZYDIS_MNEMONIC_MOVSQ, string_movs, leaf_string},

@@ -49,13 +49,32 @@ form_decoder(ZydisDecoder *decoder, unsigned mode)
 		ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 }
 
+/* Zydis 4.0 sees R13D as the base of SIB encodings that have none (mod 00, base 101, REX.B). */
+static void
+form_no_base(struct decoded *d)
+{
+	if (!(d->insn.attributes & ZYDIS_ATTRIB_HAS_SIB) || d->insn.raw.modrm.mod != 0 ||
+	    d->insn.raw.sib.base != 5)
+		return;
+	for (unsigned i = 0; i < d->insn.operand_count; i++)
+		if (d->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    d->op[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
+			d->op[i].mem.base = ZYDIS_REGISTER_NONE;
+			d->op[i].mem.disp.has_displacement = true;
+			d->op[i].mem.disp.value = d->insn.raw.disp.value;
+		}
+}
+
 bool
 form_decode(unsigned mode, const u8 *bytes, unsigned len, struct decoded *d)
 {
 	ZydisDecoder decoder;
 
 	form_decoder(&decoder, mode);
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, len, &d->insn, d->op));
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, len, &d->insn, d->op)))
+		return false;
+	form_no_base(d);
+	return true;
 }
 
 static u64
@@ -138,6 +157,9 @@ static bool
 form_wanted(const struct decoded *d)
 {
 	if (form_system(d) || form_touches_segments(d))
+		return false;
+	/* 0F 0D of registers: nothing on Intel's CPUs, #UD on AMD's */
+	if (d->insn.opcode == 0x0d && d->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
 		return false;
 	for (unsigned i = 0; i < ARRAY_LEN(form_excluded); i++)
 		if (form_excluded[i] == d->insn.mnemonic)

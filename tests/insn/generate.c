@@ -351,7 +351,7 @@ is_xsave_area(const struct builder *b)
 	       b->d.insn.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
 }
 
-static void
+static bool
 solve_before(struct builder *b)
 {
 	const ZydisDecodedOperand *op = b->d.op;
@@ -364,6 +364,8 @@ solve_before(struct builder *b)
 	if (is_bit_string(b->form->mnemonic) && b->form->mem &&
 	    op[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		reg = gpr_number(op[1].reg.value);
+		if (reg == gpr_number(op[0].mem.base) || reg == gpr_number(op[0].mem.index))
+			return false; /* it would stray */
 		b->c->gpr[reg] = (u64)((i64)rng_below(&b->rng, 4000) - 2000);
 		b->fixed |= (u16)BIT(reg);
 	}
@@ -372,6 +374,7 @@ solve_before(struct builder *b)
 		b->c->gpr[CPU_RDX] = 0;
 		b->fixed |= BIT(CPU_RAX) | BIT(CPU_RDX);
 	}
+	return true;
 }
 
 static bool
@@ -550,15 +553,12 @@ has_many_parts(const struct builder *b)
 	}
 }
 
-/* Such an area may neither wrap nor stray; with an address-size prefix and an index, the CPUs
- * these tests were written on let upper halves of registers through. */
+/* Such an area may neither wrap nor stray. */
 static bool
 sane_area(const struct builder *b)
 {
 	if (!has_many_parts(b))
 		return true;
-	if (b->form->mode == 64 && b->d.insn.address_width != 64)
-		return false;
 	return b->target - CASE_DATA < CASE_DATA_SIZE;
 }
 
@@ -610,8 +610,7 @@ generate_case(struct insn_case *c, const struct form *form, u64 seed)
 			return false;
 		build_bytes(&b, rng_percent(&b.rng, 50));
 	} while (!build_decode(&b));
-	solve_before(&b);
-	if (!solve_memory(&b))
+	if (!solve_before(&b) || !solve_memory(&b))
 		return false;
 	if (!find_target(&b) || !sane_area(&b))
 		return false;
