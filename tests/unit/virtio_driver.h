@@ -418,6 +418,7 @@ driver_take(struct driver *d, unsigned queue, u32 *id, u32 *len)
 	struct driver_queue *q = &d->queues[queue];
 	u8 *element;
 
+	*id = *len = 0;
 	if (driver_used_idx(d, queue) == q->used_seen)
 		return false;
 	element = driver_ram(d, q->used) + 4 + 8 * (q->used_seen++ % q->size);
