@@ -70,7 +70,6 @@ build_boot(const struct vm *vm, struct machine_config *m)
 {
 	m->kernel_fd = vm->resources.kernel;
 	m->kernel_name = vm->config.kernel;
-	m->kernel_name = vm->config.kernel;
 	m->initrds = vm->config.initrd_count;
 	for (unsigned i = 0; i < m->initrds; i++) {
 		m->initrd_fds[i] = vm->resources.initrds[i];
