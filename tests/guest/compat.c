@@ -17,6 +17,7 @@ __asm__(".section .user, \"ax\"\n\t.code32\n"
 	"mov %esp, %ecx; push $1; push $2; pop %eax; pop %edx; shl $8, %eax; or %edx, %eax\n\t"
 	"sub %esp, %ecx; add %ecx, %eax; int $0x80\n"
 	"compat_wrap:\n\t"
+	"mov $0x23, %ecx; mov %ecx, %ds; " /* IRET took the kernel's DS away */
 	"mov $0xffffffff, %ebx; movl compat_words + 1(%ebx), %eax; int $0x80\n"
 	"compat_far:\n\t" /* to 64-bit code and back again */
 	"ljmp $0x2b, $1f\n\t"

@@ -67,6 +67,21 @@ access_write_first(struct vcpu *v, u64 linear, unsigned size, bool *direct)
 	return error;
 }
 
+/* A locked access on the bounce buffer is one only if nobody else runs. */
+static void
+access_begin(struct vcpu *v)
+{
+	if ((vcpu_translation(v)->access & ACCESS_LOCK) && v->engine->vcpus > 1)
+		pages_stop_others(v);
+}
+
+static void
+access_end(struct vcpu *v)
+{
+	if ((vcpu_translation(v)->access & ACCESS_LOCK) && v->engine->vcpus > 1)
+		pages_release_others(v);
+}
+
 int
 access_serve(struct vcpu *v)
 {
@@ -95,10 +110,13 @@ access_serve(struct vcpu *v)
 		error = access_write_first(v, t->linear, size, &direct);
 	if (error || direct)
 		return error;
+	access_begin(v);
 	if (t->access & ACCESS_READ)
 		error = mmu_read(v, t->linear, t->bounce, size, 0);
-	if (error)
+	if (error) {
+		access_end(v);
 		return error;
+	}
 	v->replay.count = v->replay.next = 0;
 	t->t0 = (u64)t->bounce;
 	t->resume = t->site + ACCESS_SITE_JUMP;
@@ -121,6 +139,7 @@ access_commit(struct vcpu *v)
 
 	t->block_died = b->dead;
 	mmu_commit(v, t->linear, t->bounce, size);
+	access_end(v);
 	t->resume = t->site;
 	if (access_flows(b, n, t) || t->mode & MODE_SINGLE)
 		return true;

@@ -23,6 +23,14 @@ classify_nm(struct vcpu *v, const struct insn *in)
 	return vcpu_raise(v, VECTOR_NM);
 }
 
+/* FWAIT faults only if MP is set as well as TS, which no mode key says. */
+static int
+classify_fwait(struct vcpu *v, const struct insn *in)
+{
+	(void)in;
+	return (v->cr0 & CR0_MP) && (v->cr0 & CR0_TS) ? vcpu_raise(v, VECTOR_NM) : HELPER_NEXT;
+}
+
 /* The state that an instruction set needs enabled. */
 enum unit { UNIT_NONE, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_VEX_GPR };
 
@@ -304,6 +312,10 @@ classify(struct build *b, struct build_insn *bi)
 		return;
 	if (legacy && classify_nop(in)) { /* ENDBR and other newer hints too */
 		bi->kind = BUILD_NOTHING;
+		return;
+	}
+	if (in->mnemonic == ZYDIS_MNEMONIC_FWAIT && (b->mode & MODE_NO_X87)) {
+		classify_helper(bi, classify_fwait);
 		return;
 	}
 	fn = rule->allowed && !classify_no_vector(in) ? classify_unit(b->mode, rule->unit) : NULL;

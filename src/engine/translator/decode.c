@@ -362,6 +362,8 @@ insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
 		return -ENODATA;
 	memset(in, 0, sizeof(*in));
 	in->mode = (u8)mode;
+	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+		return -E2BIG;
 	if (!ZYAN_SUCCESS(status))
 		return -EINVAL;
 	in->len = z.length;

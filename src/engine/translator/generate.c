@@ -203,6 +203,13 @@ generate_segment(struct build *b, const struct insn *in, u32 access)
 	return fail;
 }
 
+/* With a LOCK prefix, or XCHG with memory. */
+static bool
+generate_is_locked(const struct insn *in)
+{
+	return (in->prefixes & INSN_LOCK) || (in->map == 0 && (in->opcode & 0xfe) == 0x86);
+}
+
 void
 generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 access,
 		bool segmented)
@@ -212,7 +219,7 @@ generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 ac
 
 	access |= number << ACCESS_INSN_SHIFT;
 	access |= (segmented ? bi->in.seg : (u32)CPU_SS) << ACCESS_SEG_SHIFT;
-	if (bi->in.prefixes & INSN_LOCK)
+	if (op != OP_STORE_PUSH && op != OP_STORE_CALL && generate_is_locked(&bi->in))
 		access |= ACCESS_LOCK;
 	a->insn = bi;
 	a->op = op;

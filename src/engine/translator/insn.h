@@ -68,7 +68,7 @@ struct insn {
 enum insn_use { INSN_READ = 1, INSN_WRITE = 2, INSN_PARTIAL = 4 /* written only in part, or perhaps */ };
 
 /* Decodes up to LEN bytes of code of MODE (16, 32, 64). 0, -ENODATA if more bytes are needed,
- * or -EINVAL if this is no instruction (#UD).  */
+ * -E2BIG if it is longer than 15 bytes (#GP), or -EINVAL if this is no instruction (#UD).  */
 int insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode);
 
 #endif

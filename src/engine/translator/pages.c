@@ -212,3 +212,48 @@ pages_written_by_host(struct engine *e, u64 ram, u64 len)
 			pages_written_others(e, NULL, page);
 	}
 }
+
+void
+pages_park(struct vcpu *v)
+{
+	struct engine *e = v->engine;
+	struct translation *t = vcpu_translation(v);
+	u32 holder = __atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST);
+
+	if (holder == 0 || holder == v->index + 1)
+		return;
+	__atomic_store_n(&t->in_guest, 0, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST))
+		sched_yield();
+	__atomic_store_n(&t->in_guest, 1, __ATOMIC_SEQ_CST);
+	pages_kick(v); /* whoever came meanwhile, and mail, are looked at before guest code runs */
+}
+
+void
+pages_stop_others(struct vcpu *v)
+{
+	struct engine *e = v->engine;
+	u32 none = 0;
+
+	while (!__atomic_compare_exchange_n(&e->exclusive, &none, v->index + 1, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		pages_park(v);
+		none = 0;
+	}
+	for (unsigned i = 0; i < e->vcpus; i++) {
+		if (!e->vcpu[i] || i == v->index)
+			continue;
+		pages_kick(e->vcpu[i]);
+		while (__atomic_load_n(&vcpu_translation(e->vcpu[i])->in_guest, __ATOMIC_SEQ_CST))
+			sched_yield();
+	}
+}
+
+void
+pages_release_others(struct vcpu *v)
+{
+	u32 self = v->index + 1;
+
+	__atomic_compare_exchange_n(&v->engine->exclusive, &self, 0, false, __ATOMIC_SEQ_CST,
+				    __ATOMIC_SEQ_CST);
+}

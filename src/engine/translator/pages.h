@@ -23,6 +23,12 @@ void pages_written_by_host(struct engine *e, u64 ram, u64 len);
 void pages_mail(struct vcpu *v);
 void pages_post(struct vcpu *to, enum mail_kind kind, u64 page);
 
+/* Stops all other vCPUs of the VM outside guest code, and lets them go on: for locked accesses that
+ * are more than one host access. pages_park is how a vCPU waits for another's end. */
+void pages_stop_others(struct vcpu *v);
+void pages_release_others(struct vcpu *v);
+void pages_park(struct vcpu *v);
+
 /* Asks a vCPU to leave guest code at its next poll. Any thread. */
 void pages_kick(struct vcpu *v);
 /* The same, and wakes it if it sleeps in HLT. Any thread. */

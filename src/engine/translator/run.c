@@ -129,6 +129,7 @@ run_kicked(struct vcpu *v)
 	bool kick;
 
 	__atomic_store_n(&t->poll, &t->poll_word, __ATOMIC_SEQ_CST);
+	pages_park(v);
 	pages_mail(v);
 	if (v->lapic.timer_deadline && loop_now() >= v->lapic.timer_deadline)
 		lapic_timer_expire(&v->lapic, loop_now());

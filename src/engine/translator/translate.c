@@ -74,7 +74,8 @@ translate_decode_one(struct build *b, u64 at)
 	if (error == -ENODATA && n < INSN_MAX && b->count > 0)
 		return false;
 	if (error)
-		translate_invalid(bi, n == INSN_MAX && error == -ENODATA ? translate_too_long : translate_ud);
+		translate_invalid(bi, error == -E2BIG || (n == INSN_MAX && error == -ENODATA)
+						? translate_too_long : translate_ud);
 	else
 		classify(b, bi);
 	b->count++;

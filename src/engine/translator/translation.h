@@ -272,7 +272,7 @@ struct engine {
 	} notify[128];
 	unsigned notify_count;
 	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the machine */
-	pthread_mutex_t atomic; /* page-crossing locked accesses */
+	u32 exclusive; /* [a] index + 1 of the vCPU that runs alone for a locked access, or 0 */
 	size_t code_cache; /* a vCPU's share */
 	u32 options;
 };

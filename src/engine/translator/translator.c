@@ -77,7 +77,6 @@ translator_destroy(struct engine *e)
 	translator_unmap(e->page_writers, pages * sizeof(u16));
 	translator_unmap(e->dirty, pages / 8 + 8);
 	pthread_mutex_destroy(&e->lock);
-	pthread_mutex_destroy(&e->atomic);
 	free(e);
 }
 
@@ -123,7 +122,6 @@ translator_create(struct engine **out, const struct engine_config *config)
 	if (e->code_cache > CODE_CACHE_MOST)
 		e->code_cache = CODE_CACHE_MOST;
 	pthread_mutex_init(&e->lock, NULL);
-	pthread_mutex_init(&e->atomic, NULL);
 	pages = e->ram_size >> 12;
 	e->page_code = translator_map(pages * sizeof(u16));
 	e->page_writers = translator_map(pages * sizeof(u16));
