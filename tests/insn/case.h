@@ -45,6 +45,9 @@ struct insn_case {
 	u8 overlay[CASE_OVERLAY];
 	bool any_address; /* a fault may name any byte it touched: accesses of several parts */
 	u64 ignored_at; /* 4 bytes of memory that may differ (MXCSR_MASK: what the model has), or 0 */
+	/* Flags that a later instruction of the block overwrites before any reads them may be anything
+	 * where a host trap (#DE #GP #MF #XM) ends it: translated code does not keep them. */
+	bool dead_flags;
 	u32 flags_ignored; /* undefined ones, of instructions that only helpers do */
 };
 
@@ -132,7 +135,9 @@ void guest_run(struct guest *guest, const struct insn_case *cases, struct insn_r
 	       unsigned count);
 void guest_stop(struct guest *guest);
 
-/* compare.c: true if equal; else prints every difference, with DETAIL the whole case. */
+/* compare.c: compare_results prints every difference. */
+bool compare_equal(const struct insn_case *c, const struct insn_result *bare,
+		   const struct insn_result *guest);
 bool compare_results(const struct insn_case *c, const struct insn_result *bare,
 		     const struct insn_result *guest, const char *name);
 void compare_print_case(const struct insn_case *c);

@@ -304,6 +304,7 @@ generate_block(struct insn_case *c, const struct form *forms, unsigned count, u6
 	if (rng_percent(&b.rng, 60))
 		block_add_loop(&b);
 	c->length = b.at - BLOCK_ENTRY;
+	c->dead_flags = true;
 	c->overlay_at = CASE_DATA + CASE_PAGE;
 	for (int i = 8; c->mode == 32 && i < 16; i++)
 		c->gpr[i] = 0;
@@ -346,6 +347,50 @@ fuzz_run_batch(struct fuzz *f, unsigned count)
 			f->failed++;
 	}
 	fflush(stdout);
+}
+
+static void
+fuzz_run_both(struct fuzz *f)
+{
+	bare_run(f->bare, f->batch, f->bare_results, 1);
+	guest_run(f->guest, f->batch, f->guest_results, 1);
+}
+
+/* Ends the block ever later, until the two differ: the instruction before is to blame, or the
+ * first after a jump. */
+static void
+fuzz_locate(struct fuzz *f)
+{
+	struct insn_case *c = &f->batch[0], whole = *c;
+	struct decoded d;
+
+	for (unsigned at = c->entry; at < whole.entry + whole.length; at += d.insn.length) {
+		if (!form_decode(c->mode, whole.code + at, 15, &d))
+			break;
+		*c = whole;
+		c->code[at] = 0xcc;
+		c->length = at - c->entry;
+		fuzz_run_both(f);
+		if (compare_equal(c, f->bare_results, f->guest_results))
+			continue;
+		printf("differs when ended here:\n");
+		compare_results(c, f->bare_results, f->guest_results, "block");
+		break;
+	}
+	*c = whole;
+}
+
+static void
+fuzz_one(struct fuzz *f)
+{
+	generate_block(f->batch, f->forms, f->form_count, f->one);
+	compare_print_case(f->batch);
+	f->cases = 1;
+	if (!f->bare_only)
+		fuzz_locate(f);
+	fuzz_run_batch(f, 1);
+	compare_print_result("bare", f->bare_results);
+	compare_print_result("guest", f->guest_results);
 }
 
 static void
@@ -406,16 +451,10 @@ main(int argc, char **argv)
 	generate_set_fs_base(bare_fs_base(f->bare));
 	if (!f->bare_only)
 		f->guest = guest_start(bare_fs_base(f->bare));
-	if (f->single) {
-		generate_block(f->batch, f->forms, f->form_count, f->one);
-		compare_print_case(f->batch);
-		fuzz_run_batch(f, 1);
-		compare_print_result("bare", f->bare_results);
-		compare_print_result("guest", f->guest_results);
-		f->cases = 1;
-	} else {
+	if (f->single)
+		fuzz_one(f);
+	else
 		fuzz_all(f);
-	}
 	printf("%u-bit blocks, %llu ended by a fault\n%llu cases, %llu failed\n", f->mode,
 	       (unsigned long long)f->faults, (unsigned long long)f->cases,
 	       (unsigned long long)f->failed);
