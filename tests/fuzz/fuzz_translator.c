@@ -194,8 +194,10 @@ fuzz_state(struct cpu_state *s, enum fuzz_mode mode, unsigned cpl, u64 seed)
 	s->run_state = CPU_RUNNING;
 	s->rip = FUZZ_CODE;
 	if (mode == REAL16) {
-		s->seg[CPU_CS] = (struct segment){.base = FUZZ_CODE, .limit = 0xffff,
-						  .selector = FUZZ_CODE >> 4, .attr = 0x9b};
+		s->seg[CPU_CS] = (struct segment){.base = FUZZ_CODE,
+						  .limit = 0xffff,
+						  .selector = FUZZ_CODE >> 4,
+						  .attr = 0x9b};
 		s->rip = 0;
 		return;
 	}

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Random blocks of instructions, bare and translated.
 # timeout: 300
+# modes: release debug
 set -u
 status=0
 for mode in 64 32; do

@@ -44,9 +44,10 @@ struct insn_case {
 	unsigned overlay_size;
 	u8 overlay[CASE_OVERLAY];
 	bool any_address; /* a fault may name any byte it touched: accesses of several parts */
-	u64 ignored_at; /* 4 bytes of memory that may differ (MXCSR_MASK: what the model has), or 0 */
-	/* Flags that a later instruction of the block overwrites before any reads them may be anything
-	 * where a host trap (#DE #GP #MF #XM) ends it: translated code does not keep them. */
+	u64 ignored_at; /* 4 bytes of memory that may differ (MXCSR_MASK: what the model has), or 0
+			 */
+	/* Flags that a later instruction of the block overwrites before any reads them may be
+	 * anything where a fault ends it: translated code does not keep them. */
 	bool dead_flags;
 	u32 flags_ignored; /* undefined ones, of instructions that only helpers do */
 };
@@ -95,9 +96,9 @@ rng_percent(struct rng *rng, unsigned percent)
 {
 	return rng_below(rng, 100) < percent;
 }
-u64 rng_value(struct rng *rng);			 /* an integer, often a telling one */
+u64 rng_value(struct rng *rng);			       /* an integer, often a telling one */
 void rng_vector(struct rng *rng, u8 *p, unsigned len); /* integers and floating point */
-void rng_state(struct rng *rng, struct insn_case *c);	 /* all registers and the overlay's bytes */
+void rng_state(struct rng *rng, struct insn_case *c);  /* all registers and the overlay's bytes */
 /* The memory that every case starts from, before its overlay. */
 void case_memory(u8 memory[CASE_DATA_SIZE]);
 
@@ -115,7 +116,9 @@ struct form {
 unsigned forms_find(struct form **out, unsigned mode);
 const char *form_name(const struct form *form);
 
-/* generate.c: case SEED of FORM; false if no such case could be made. */
+/* generate.c: where FS points on the bare side, to be told before the first case */
+void generate_set_fs_base(u64 base);
+/* case SEED of FORM; false if no such case could be made. */
 bool generate_case(struct insn_case *c, const struct form *form, u64 seed);
 /* blocks.c: a block of several instructions and branches. */
 bool generate_block(struct insn_case *c, const struct form *forms, unsigned count, u64 seed);

@@ -8,8 +8,9 @@
 #include "cpu/cpu_state.h"
 #include "zydis.h"
 
-static const char *const compare_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					      "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+static const char *const compare_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					      "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					      "r12", "r13", "r14", "r15"};
 
 static void
 compare_u64(const char *name, u64 bare, u64 guest)
@@ -66,8 +67,7 @@ compare_xsave(const u8 *bare, const u8 *guest)
 static u64
 compare_flags(const struct insn_case *c, unsigned vector, u64 flags)
 {
-	if (c->dead_flags && (vector == VECTOR_DE || vector == VECTOR_GP || vector == VECTOR_MF ||
-			      vector == VECTOR_XM))
+	if (c->dead_flags && vector != VECTOR_BP)
 		flags &= ~(u64)RFLAGS_ARITH;
 	return flags & (RFLAGS_ARITH | RFLAGS_DF | RFLAGS_TF) & ~(u64)c->flags_ignored;
 }
@@ -81,7 +81,8 @@ compare_same_st(const struct insn_result *a, const struct insn_result *b)
 	return true;
 }
 
-/* The host kernel's half of the address space, and the first pages, are present on one side only. */
+/* The host kernel's half of the address space, and the first pages, are present on one side only.
+ */
 static bool
 compare_same_error(const struct insn_result *a, const struct insn_result *b)
 {
@@ -96,7 +97,8 @@ compare_same_fault(const struct insn_case *c, const struct insn_result *a,
 {
 	if (a->vector == VECTOR_PF)
 		return compare_same_error(a, b) &&
-		       (c->any_address ? a->cr2 - b->cr2 + CASE_PAGE < 2 * CASE_PAGE : a->cr2 == b->cr2);
+		       (c->any_address ? a->cr2 - b->cr2 + CASE_PAGE < 2 * CASE_PAGE
+				       : a->cr2 == b->cr2);
 	return a->vector != VECTOR_GP || a->error == b->error;
 }
 
@@ -118,8 +120,7 @@ compare_equal(const struct insn_case *c, const struct insn_result *a, const stru
 	return a->vector == b->vector && a->rip == b->rip &&
 	       memcmp(a->gpr, b->gpr, sizeof(a->gpr)) == 0 &&
 	       compare_flags(c, a->vector, a->rflags) == compare_flags(c, a->vector, b->rflags) &&
-	       compare_same_memory(c, a, b) &&
-	       memcmp(a->xsave, b->xsave, 5) == 0 &&
+	       compare_same_memory(c, a, b) && memcmp(a->xsave, b->xsave, 5) == 0 &&
 	       memcmp(a->xsave + 24, b->xsave + 24, 4) == 0 &&
 	       memcmp(a->xsave + 160, b->xsave + 160, 256) == 0 &&
 	       memcmp(a->xsave + 576, b->xsave + 576, 256) == 0 && compare_same_st(a, b) &&
@@ -164,7 +165,8 @@ void
 compare_print_result(const char *who, const struct insn_result *r)
 {
 	printf("  %s: vector %u error %x cr2 %llx rip %llx rflags %llx\n", who, r->vector, r->error,
-	       (unsigned long long)r->cr2, (unsigned long long)r->rip, (unsigned long long)r->rflags);
+	       (unsigned long long)r->cr2, (unsigned long long)r->rip,
+	       (unsigned long long)r->rflags);
 	for (int i = 0; i < 16; i++)
 		printf("%s%s=%016llx%s", i % 4 ? " " : "    ", compare_names[i],
 		       (unsigned long long)r->gpr[i], i % 4 == 3 ? "\n" : "");

@@ -317,8 +317,9 @@ direct_state(struct guest *g, const struct insn_case *c)
 	v->msr.efer = EFER_LMA | EFER_LME;
 	v->xcr0 = 7;
 	for (int i = 0; i < CPU_SEGMENTS; i++)
-		v->seg[i] = (struct segment){.limit = UINT32_MAX,
-					     .attr = SEGMENT_P | SEGMENT_S | SEGMENT_DB | 3 | 3 << 5};
+		v->seg[i] =
+			(struct segment){.limit = UINT32_MAX,
+					 .attr = SEGMENT_P | SEGMENT_S | SEGMENT_DB | 3 | 3 << 5};
 	v->seg[CPU_CS].attr = (u16)(SEGMENT_P | SEGMENT_S | 11 | 3 << 5 |
 				    (c->mode == 64 ? SEGMENT_L : SEGMENT_DB));
 	v->seg[CPU_FS].base = g->fs_base;
@@ -331,8 +332,8 @@ static void
 direct_arrive(struct vcpu *v, struct insn_result *r, unsigned mode)
 {
 	u64 page = (v->rip - CASE_DATA) / CASE_PAGE;
-	bool data = v->rip >= CASE_DATA && page < CASE_DATA_PAGES &&
-		    case_page_present((unsigned)page);
+	bool data =
+		v->rip >= CASE_DATA && page < CASE_DATA_PAGES && case_page_present((unsigned)page);
 
 	r->rip = v->rip;
 	if (mode == 64 && !vcpu_canonical(v->rip)) {

@@ -19,8 +19,6 @@
 #include "cpu/cpu_state.h"
 #include "zydis.h"
 
-void generate_set_fs_base(u64 base);
-
 enum { BLOCK_MAX = 30, BLOCK_ATTEMPTS = 200, BLOCK_ENTRY = 8, BLOCK_SPACE = 380 };
 
 struct block_builder {

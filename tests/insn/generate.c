@@ -26,8 +26,6 @@ struct builder {
 /* Where the bare side's FS points: set once by main. */
 static u64 generate_fs_base;
 
-void generate_set_fs_base(u64 base);
-
 void
 generate_set_fs_base(u64 base)
 {
@@ -78,7 +76,8 @@ static unsigned
 build_legacy(struct builder *b, unsigned n)
 {
 	const struct form *f = b->form;
-	u8 rex = f->mode == 64 && rng_percent(&b->rng, 60) ? (u8)(0x40 | (rng_next(&b->rng) & 7)) : 0;
+	u8 rex = f->mode == 64 && rng_percent(&b->rng, 60) ? (u8)(0x40 | (rng_next(&b->rng) & 7))
+							   : 0;
 
 	if (f->prefix)
 		b->bytes[n++] = f->prefix;
@@ -149,8 +148,8 @@ pick_target(struct builder *b, unsigned size)
 	if (kind < 14)
 		return page + 1024 + rng_below(&b->rng, 1024);
 	if (kind < 18 && size > 1) /* across an edge between pages */
-		return CASE_DATA + edges[rng_below(&b->rng, ARRAY_LEN(edges))] * (u64)CASE_PAGE - 1 -
-		       rng_below(&b->rng, size - 1);
+		return CASE_DATA + edges[rng_below(&b->rng, ARRAY_LEN(edges))] * (u64)CASE_PAGE -
+		       1 - rng_below(&b->rng, size - 1);
 	if (kind == 18)
 		return CASE_DATA + 5 * (u64)CASE_PAGE + 256 + (rng_below(&b->rng, 2048) & ~15u);
 	if (kind == 19)
@@ -307,7 +306,8 @@ solve_operand(struct builder *b, const ZydisDecodedOperand *op, u64 want)
 		return true;
 	}
 	if (index >= 0)
-		want -= index_value(b, op, index) * (op->mem.index == ZYDIS_REGISTER_AL ? 1 : scale);
+		want -= index_value(b, op, index) *
+			(op->mem.index == ZYDIS_REGISTER_AL ? 1 : scale);
 	settle(b, base, want);
 	return true;
 }
@@ -359,8 +359,9 @@ solve_before(struct builder *b)
 
 	if (b->d.insn.attributes &
 	    (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
-		settle(b, CPU_RCX, rng_percent(&b->rng, 10) ? rng_below(&b->rng, 2000)
-							    : rng_below(&b->rng, 24));
+		settle(b, CPU_RCX,
+		       rng_percent(&b->rng, 10) ? rng_below(&b->rng, 2000)
+						: rng_below(&b->rng, 24));
 	if (is_bit_string(b->form->mnemonic) && b->form->mem &&
 	    op[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		reg = gpr_number(op[1].reg.value);
@@ -446,8 +447,9 @@ fill_branch(struct builder *b)
 		if (b->d.insn.raw.imm[i].is_relative && b->d.insn.raw.imm[i].size)
 			patch(b, b->d.insn.raw.imm[i].offset, b->d.insn.raw.imm[i].size,
 			      target - code_address(b) - b->d.insn.length);
-	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
-	    gpr_number(op->reg.value) >= 0 && rng_percent(&b->rng, 95))
+	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && gpr_number(op->reg.value) >= 0 &&
+	    rng_percent(&b->rng, 95))
 		b->c->gpr[gpr_number(op->reg.value)] = target;
 	if (rng_percent(&b->rng, 95))
 		memcpy(b->c->overlay, &target, 8);

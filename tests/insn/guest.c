@@ -103,8 +103,10 @@ static void
 guest_descriptors(struct guest *g)
 {
 	static const u64 gdt[8] = {
-		[GUEST_KERNEL_CS >> 3] = 0x00af9b000000ffffull, [3] = 0x00cf93000000ffffull,
-		[GUEST_CS32 >> 3] = 0x00cffb000000ffffull,	[GUEST_SS >> 3] = 0x00cff3000000ffffull,
+		[GUEST_KERNEL_CS >> 3] = 0x00af9b000000ffffull,
+		[3] = 0x00cf93000000ffffull,
+		[GUEST_CS32 >> 3] = 0x00cffb000000ffffull,
+		[GUEST_SS >> 3] = 0x00cff3000000ffffull,
 		[GUEST_CS64 >> 3] = 0x00affb000000ffffull,
 	};
 

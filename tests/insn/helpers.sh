@@ -1,6 +1,7 @@
 #!/bin/sh
 # The translator's C helpers of user-level instructions alone, against the bare CPU.
 # timeout: 300
+# modes: release debug
 set -u
 status=0
 for mode in 64 32; do

@@ -16,8 +16,6 @@
 
 #include "case.h"
 
-void generate_set_fs_base(u64 base);
-
 struct test {
 	struct form *forms;
 	unsigned form_count, mode, cases;
@@ -112,7 +110,8 @@ test_selected(const struct test *t, unsigned form)
 static void
 test_one(struct test *t)
 {
-	if (t->one >> 32 >= t->form_count || !generate_case(t->batch, &t->forms[t->one >> 32], t->one)) {
+	if (t->one >> 32 >= t->form_count ||
+	    !generate_case(t->batch, &t->forms[t->one >> 32], t->one)) {
 		fprintf(stderr, "insn-test: no such case\n");
 		exit(2);
 	}

@@ -20,9 +20,10 @@ rng_next(struct rng *rng)
 u64
 rng_value(struct rng *rng)
 {
-	static const u64 pool[] = {0,	   1,	       2,	   3,	       0x7f,	   0x80,
-				   0xff,   0x7fff,     0x8000,	   0xffff,     0x7fffffff, 0x80000000,
-				   0xffffffff, INT64_MAX, 1ull << 63, UINT64_MAX, UINT64_MAX - 1};
+	static const u64 pool[] = {
+		0,	    1,	       2,	   3,	       0x7f,	      0x80,
+		0xff,	    0x7fff,    0x8000,	   0xffff,     0x7fffffff,    0x80000000,
+		0xffffffff, INT64_MAX, 1ull << 63, UINT64_MAX, UINT64_MAX - 1};
 
 	switch (rng_below(rng, 4)) {
 	case 0:
@@ -36,14 +37,28 @@ rng_value(struct rng *rng)
 	}
 }
 
-static const u32 random_floats[] = {0,		0x80000000, 0x3f800000, 0xbf800000, 0x40490fdb, 0x7f800000,
-				    0xff800000, 0x7fc00000, 0x7f800001, 0xffc12345, 0x00000001, 0x807fffff,
-				    0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x3effffff, 0x42c80000};
-static const u64 random_doubles[] = {
-	0,		    1ull << 63,		0x3ff0000000000000, 0xbff0000000000000, 0x400921fb54442d18,
-	0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001, 0xfff8123456789abc,
-	0x0000000000000001, 0x800fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff, 0x41dfffffffc00000,
-	0x43e0000000000000, 0x47efffffe0000000, 0x36a0000000000000};
+static const u32 random_floats[] = {0,		0x80000000, 0x3f800000, 0xbf800000, 0x40490fdb,
+				    0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffc12345,
+				    0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff, 0x4f000000,
+				    0xcf000000, 0x3effffff, 0x42c80000};
+static const u64 random_doubles[] = {0,
+				     1ull << 63,
+				     0x3ff0000000000000,
+				     0xbff0000000000000,
+				     0x400921fb54442d18,
+				     0x7ff0000000000000,
+				     0xfff0000000000000,
+				     0x7ff8000000000000,
+				     0x7ff0000000000001,
+				     0xfff8123456789abc,
+				     0x0000000000000001,
+				     0x800fffffffffffff,
+				     0x0010000000000000,
+				     0x7fefffffffffffff,
+				     0x41dfffffffc00000,
+				     0x43e0000000000000,
+				     0x47efffffe0000000,
+				     0x36a0000000000000};
 
 void
 rng_vector(struct rng *rng, u8 *p, unsigned len)
@@ -72,7 +87,8 @@ rng_vector(struct rng *rng, u8 *p, unsigned len)
 static void
 random_st(struct rng *rng, u8 *st)
 {
-	static const u16 exponents[] = {0, 1, 0x3fff, 0x4000, 0x7ffe, 0x7fff, 0x3ffe, 0x403e, 0x3bcd, 0x43fe};
+	static const u16 exponents[] = {0,	1,	0x3fff, 0x4000, 0x7ffe,
+					0x7fff, 0x3ffe, 0x403e, 0x3bcd, 0x43fe};
 	u64 fraction = rng_value(rng);
 	u16 exponent = exponents[rng_below(rng, ARRAY_LEN(exponents))];
 
@@ -103,7 +119,7 @@ random_x87(struct rng *rng, u8 *x)
 	if (rng_percent(rng, 30))
 		fsw |= rng_next(rng) & 0x477f;
 	if (rng_percent(rng, 95))
-		fsw &= (u16)~(~fcw & 0x3f); /* nothing pending */
+		fsw &= (u16) ~(~fcw & 0x3f); /* nothing pending */
 	if (fsw & ~fcw & 0x3f)
 		fsw |= 0x8080;
 	if (rng_percent(rng, 50))

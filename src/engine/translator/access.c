@@ -40,8 +40,12 @@ static bool
 access_direct(struct vcpu *v, u64 ram, unsigned size)
 {
 	struct translation *t = vcpu_translation(v);
-	u16 holders = __atomic_load_n(&v->engine->page_code[ram >> 12], __ATOMIC_SEQ_CST);
+	u64 page = ram >> 12;
+	u16 holders;
 
+	/* From here on, whoever begins to translate the page waits for our next poll. */
+	__atomic_fetch_or(&v->engine->page_writers[page], (u16)BIT(v->index), __ATOMIC_SEQ_CST);
+	holders = __atomic_load_n(&v->engine->page_code[page], __ATOMIC_SEQ_CST);
 	if (holders & ~BIT(v->index))
 		return false;
 	block_drop(v, ram, size);

@@ -159,6 +159,14 @@ pages_await(struct vcpu *v, struct vcpu *to, u64 number)
 	}
 }
 
+bool
+pages_protected(const struct vcpu *v, u64 ram)
+{
+	u16 holders = __atomic_load_n(&v->engine->page_code[ram >> 12], __ATOMIC_SEQ_CST);
+
+	return (holders & BIT(v->index)) != 0;
+}
+
 void
 pages_protect(struct vcpu *v, u64 ram)
 {
@@ -196,6 +204,9 @@ pages_written(struct vcpu *v, u64 ram, u64 len)
 	struct engine *e = v->engine;
 	u64 page = ram >> 12;
 
+	/* The store is visible before the look: else a vCPU that just began to translate this
+	 * page could have read the old bytes and not be seen here. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!__atomic_load_n(&e->page_code[page], __ATOMIC_SEQ_CST))
 		return;
 	block_drop(v, ram, len);
@@ -205,6 +216,7 @@ pages_written(struct vcpu *v, u64 ram, u64 len)
 void
 pages_written_by_host(struct engine *e, u64 ram, u64 len)
 {
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (u64 page = ram >> 12; page <= (ram + len - 1) >> 12; page++) {
 		if (e->dirty)
 			__atomic_fetch_or(&e->dirty[page >> 6], BIT64(page & 63), __ATOMIC_RELAXED);

@@ -14,6 +14,10 @@ u64 pages_fetch(struct vcpu *v, u64 linear);
  * no vCPU can store to it unseen. */
 void pages_protect(struct vcpu *v, u64 ram);
 
+/* Whether the page is still marked as this vCPU's code: mail read while pages_protect waited for
+ * another page may have taken the mark. */
+bool pages_protected(const struct vcpu *v, u64 ram);
+
 /* [ram, ram + len) of a page was, or is about to be, written: its translations go. */
 void pages_written(struct vcpu *v, u64 ram, u64 len);
 /* The same from a thread that is no vCPU's. */

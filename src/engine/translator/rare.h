@@ -13,7 +13,8 @@
 #include "engine/translator/vcpu.h"
 
 /* rare.c, opcode map 0 */
-int rare_bcd(struct vcpu *v, const struct insn *in);   /* 27 2F 37 3F D4 D5: DAA DAS AAA AAS AAM AAD */
+int rare_bcd(struct vcpu *v,
+	     const struct insn *in); /* 27 2F 37 3F D4 D5: DAA DAS AAA AAS AAM AAD */
 int rare_pusha(struct vcpu *v, const struct insn *in); /* 60 */
 int rare_popa(struct vcpu *v, const struct insn *in);  /* 61 */
 int rare_bound(struct vcpu *v, const struct insn *in); /* 62, not 64-bit */
@@ -29,12 +30,15 @@ int rare_ret(struct vcpu *v, const struct insn *in);   /* C2 C3 */
 int rare_loop(struct vcpu *v, const struct insn *in);  /* E0 E1 E2 E3: LOOPNE LOOPE LOOP JrCXZ */
 
 /* vector_mem.c */
-int vector_maskmov_bytes(struct vcpu *v, const struct insn *in); /* 0F F7: MASKMOVQ, (V)MASKMOVDQU */
-int vector_maskmov(struct vcpu *v, const struct insn *in);  /* VEX 0F38 2C-2F 8C 8E: VMASKMOV, VPMASKMOV */
-int vector_gather(struct vcpu *v, const struct insn *in);   /* VEX 0F38 90-93: VGATHER, VPGATHER */
+int vector_maskmov_bytes(struct vcpu *v,
+			 const struct insn *in); /* 0F F7: MASKMOVQ, (V)MASKMOVDQU */
+int vector_maskmov(struct vcpu *v,
+		   const struct insn *in); /* VEX 0F38 2C-2F 8C 8E: VMASKMOV, VPMASKMOV */
+int vector_gather(struct vcpu *v, const struct insn *in); /* VEX 0F38 90-93: VGATHER, VPGATHER */
 
-int vector_zero(struct vcpu *v, const struct insn *in); /* VEX 0F 77: VZEROUPPER VZEROALL; re-encoded it
-							 * would clear YMM8 to 15 of 32-bit code too */
+int vector_zero(struct vcpu *v,
+		const struct insn *in); /* VEX 0F 77: VZEROUPPER VZEROALL; re-encoded it
+					 * would clear YMM8 to 15 of 32-bit code too */
 
 /* string.c: with and without REP, all sizes. They return HELPER_AGAIN every few elements, and
  * after each one while RFLAGS.TF is set; registers are exact whenever they return. */

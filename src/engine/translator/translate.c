@@ -235,9 +235,12 @@ translate(struct vcpu *v, u64 linear)
 	b.linear = linear;
 	b.count = b.access_count = b.exit_count = b.site_count = 0;
 	b.full = false;
-	pages_protect(v, b.ram);
-	if (translate_second_page(&b) != 0)
-		return NULL;
+	do {
+		pages_protect(v, b.ram);
+		if (translate_second_page(&b) != 0)
+			return NULL;
+	} while (!pages_protected(v, b.ram) ||
+		 (b.ram2 != UINT64_MAX && !pages_protected(v, b.ram2)));
 	translate_decode(&b);
 	translate_liveness(&b);
 	b.start = t->code_rw + t->code_used;

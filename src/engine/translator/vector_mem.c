@@ -108,7 +108,8 @@ vector_bytes_any(const u8 *mask, unsigned from, unsigned to)
 static int
 vector_bytes_check_write(struct vcpu *v, u64 linear, const u8 *mask, unsigned count)
 {
-	unsigned first = 4096 - (linear & 4095) < count ? (unsigned)(4096 - (linear & 4095)) : count;
+	unsigned first =
+		4096 - (linear & 4095) < count ? (unsigned)(4096 - (linear & 4095)) : count;
 	bool always = !vendor_is_intel(v);
 	int r = 0;
 
@@ -312,8 +313,8 @@ vector_gather(struct vcpu *v, const struct insn *in)
 	unsigned used;
 	int r;
 
-	if (!in->mem || (in->modrm & 7) != 4 || in->reg == form.vvvv ||
-	    in->reg == form.index || form.vvvv == form.index)
+	if (!in->mem || (in->modrm & 7) != 4 || in->reg == form.vvvv || in->reg == form.index ||
+	    form.vvvv == form.index)
 		return vcpu_raise(v, VECTOR_UD);
 	r = operand_check_avx(v);
 	if (r)

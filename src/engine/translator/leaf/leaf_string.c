@@ -7,6 +7,7 @@
  * (not in the TLB, MMIO, code), an element across a page and everything
  * unusual (single step, alignment checks, odd segments) is left to string.c.
  */
+#include "engine/translator/leaf/leaf.h"
 #include "engine/translator/leaf/leaf_mmu.h"
 #include "engine/translator/rare.h"
 
@@ -162,7 +163,10 @@ leaf_string_move(const struct leaf_string *s, u8 *to, u8 *from, u64 n)
 static void
 leaf_string_fill(const struct leaf_string *s, u8 *to, u64 n)
 {
-	LEAF_STRING_EITHER_WAY(s, "rep stos", : "+D"(to), "+c"(n) : "a"(s->v->gpr[CPU_RAX]) : "memory");
+	LEAF_STRING_EITHER_WAY(s, "rep stos",
+			       : "+D"(to), "+c"(n)
+			       : "a"(s->v->gpr[CPU_RAX])
+			       : "memory");
 }
 
 /* Only the last of N loads is seen. */
@@ -184,10 +188,14 @@ leaf_string_compare(const struct leaf_string *s, u8 *a, u8 *b, u64 n)
 
 	if (s->repne)
 		LEAF_STRING_EITHER_WAY(s, "repne cmps", "\n\tlahf\n\tseto %%al"
-				       : "+S"(a), "+D"(b), "+c"(left), "+a"(rax) : : "memory", "cc");
+				       : "+S"(a), "+D"(b), "+c"(left), "+a"(rax)
+				       :
+				       : "memory", "cc");
 	else
 		LEAF_STRING_EITHER_WAY(s, "repe cmps", "\n\tlahf\n\tseto %%al"
-				       : "+S"(a), "+D"(b), "+c"(left), "+a"(rax) : : "memory", "cc");
+				       : "+S"(a), "+D"(b), "+c"(left), "+a"(rax)
+				       :
+				       : "memory", "cc");
 	leaf_string_flags(s->v, rax);
 	return n - left;
 }
@@ -199,10 +207,14 @@ leaf_string_scan(const struct leaf_string *s, u8 *at, u64 n)
 
 	if (s->repne)
 		LEAF_STRING_EITHER_WAY(s, "repne scas", "\n\tlahf\n\tseto %%al"
-				       : "+D"(at), "+c"(left), "+a"(rax) : : "memory", "cc");
+				       : "+D"(at), "+c"(left), "+a"(rax)
+				       :
+				       : "memory", "cc");
 	else
 		LEAF_STRING_EITHER_WAY(s, "repe scas", "\n\tlahf\n\tseto %%al"
-				       : "+D"(at), "+c"(left), "+a"(rax) : : "memory", "cc");
+				       : "+D"(at), "+c"(left), "+a"(rax)
+				       :
+				       : "memory", "cc");
 	leaf_string_flags(s->v, rax);
 	return n - left;
 }
