@@ -30,6 +30,8 @@ access_alignment(struct vcpu *v, u64 linear, unsigned size)
 {
 	const struct translation *t = vcpu_translation(v);
 
+	if ((t->access & ACCESS_ALIGNED) && (linear & (size - 1)))
+		return vcpu_raise_code(v, VECTOR_GP, 0);
 	if ((t->mode & MODE_ALIGN) && size <= 8 && (linear & (size - 1)))
 		return vcpu_raise_code(v, VECTOR_AC, 0);
 	return 0;

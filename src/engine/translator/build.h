@@ -104,6 +104,8 @@ struct build {
 
 /* classify.c: fills kind, fn and leaf. */
 void classify(struct build *b, struct build_insn *bi);
+/* Whether a vector operand in memory must be aligned to its size, or #GP. */
+bool classify_aligned(const struct insn *in);
 /* Whether an instruction stays in the block and another may follow. */
 bool classify_ends_block(const struct build_insn *bi);
 

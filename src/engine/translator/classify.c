@@ -295,6 +295,14 @@ classify_no_vector(const struct insn *in)
 	}
 }
 
+/* LDMXCSR and STMXCSR act on the host's own register, which is the guest's. */
+static bool
+classify_mxcsr(const struct insn *in)
+{
+	return in->map == 1 && in->opcode == 0xae && in->mem && !in->mandatory &&
+	       ((in->reg & 7) == 2 || (in->reg & 7) == 3);
+}
+
 void
 classify(struct build *b, struct build_insn *bi)
 {
@@ -323,7 +331,11 @@ classify(struct build *b, struct build_insn *bi)
 		classify_helper(bi, fn);
 		return;
 	}
-	fn = system_helper(in);
+	if (in->map == 1 && in->opcode == 0x77 && !legacy && in->mode != 64) {
+		classify_helper(bi, vector_zero); /* natively it would clear YMM8 to 15 too */
+		return;
+	}
+	fn = classify_mxcsr(in) ? NULL : system_helper(in);
 	if (fn) {
 		classify_system(b, bi, fn);
 		return;
@@ -339,6 +351,35 @@ classify(struct build *b, struct build_insn *bi)
 		classify_helper(bi, classify_ud); /* a form unknown here touches no memory we could translate */
 	else
 		bi->kind = BUILD_NATIVE;
+}
+
+bool
+classify_aligned(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+		return true;
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return false;
+	default:
+		/* AMD's SHA instructions take any address; on others the host says so inside a page. */
+		return !(in->prefixes & INSN_VEX) && in->mem_size == 16 &&
+		       in->isa != ZYDIS_ISA_SET_SHA && isa_rules[in->isa].unit == UNIT_SSE;
+	}
 }
 
 bool

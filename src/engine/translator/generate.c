@@ -322,6 +322,13 @@ generate_legacy(struct emit *e, const struct insn *in, const struct encoding *x,
 	emit8(e, opcode);
 }
 
+/* VBLENDVPS, VBLENDVPD, VPBLENDVB: a register in the upper half of the immediate. */
+static bool
+generate_is_blendv(const struct insn *in)
+{
+	return (in->prefixes & INSN_VEX) && in->map == 3 && in->opcode >= 0x4a && in->opcode <= 0x4c;
+}
+
 /* The bytes of IN with its registers replaced. */
 static void
 generate_encoded(struct build *b, const struct insn *in, const struct encoding *x)
@@ -356,6 +363,8 @@ generate_encoded(struct build *b, const struct insn *in, const struct encoding *
 		emit8(e, 0xc0 | (x->reg & 7) << 3 | (x->rm & 7));
 	for (unsigned i = 0; i < tail; i++)
 		emit8(e, in->raw[in->len - tail + i]);
+	if (in->mode != 64 && generate_is_blendv(in))
+		e->at[-1] &= 0x7f; /* only eight registers there: bit 7 is ignored */
 }
 
 /* Stand-ins for homed registers: one T for each distinct guest register. */
@@ -417,6 +426,8 @@ generate_op_native(struct build *b, const struct insn *in)
 	}
 	x.reg = in->has_modrm ? generate_stand_in(&s, in->reg, in->reg_use, x.mem) : 0;
 	x.rm = generate_stand_in(&s, in->rm, in->rm_use | in->opreg_use, x.mem);
+	if (in->opreg_use && in->rm_high)
+		x.rm += 4;
 	x.vvvv = in->vvvv_use ? generate_stand_in(&s, in->vvvv, in->vvvv_use, x.mem) : 0;
 	for (unsigned i = 0; i < s.count; i++)
 		if (s.use[i] & (INSN_READ | INSN_PARTIAL))
@@ -529,7 +540,8 @@ generate_native(struct build *b, struct build_insn *bi)
 
 	if (in->mem && in->mem_size) {
 		access = in->mem_size | (in->mem_read ? (u32)ACCESS_READ : 0u) |
-			 (in->mem_written ? (u32)ACCESS_WRITE : 0u);
+			 (in->mem_written ? (u32)ACCESS_WRITE : 0u) |
+			 (classify_aligned(in) ? (u32)ACCESS_ALIGNED : 0u);
 		generate_may_clobber(b, bi->live);
 		generate_offset(b, bi);
 		if (generate_is_bit_string(in)) {

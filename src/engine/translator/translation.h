@@ -88,6 +88,7 @@ enum {
 	ACCESS_OFFSET = BIT(15), /* `linear` is still an offset into the segment */
 	ACCESS_INSN_SHIFT = 16,	 /* 8 bits: number of the instruction in its block */
 	ACCESS_LOCK = BIT(24),
+	ACCESS_ALIGNED = BIT(25), /* #GP if not aligned to its size */
 };
 
 /* The mode in which code is translated. */
