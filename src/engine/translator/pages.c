@@ -72,9 +72,47 @@ pages_send(struct vcpu *to, enum mail_kind kind, u64 page)
 }
 
 void
-pages_post(struct vcpu *to, enum mail_kind kind, u64 page)
+pages_post_init(struct vcpu *to)
 {
-	pages_send(to, kind, page);
+	struct translation *t = vcpu_translation(to);
+
+	pthread_mutex_lock(&t->mail.lock);
+	t->mail.init = true;
+	t->mail.sipi = false;
+	pthread_mutex_unlock(&t->mail.lock);
+	pages_wake(to);
+}
+
+void
+pages_post_sipi(struct vcpu *to, u8 vector)
+{
+	struct translation *t = vcpu_translation(to);
+
+	pthread_mutex_lock(&t->mail.lock);
+	if (!t->mail.sipi)
+		t->mail.sipi_vector = vector;
+	t->mail.sipi = true;
+	pthread_mutex_unlock(&t->mail.lock);
+	pages_wake(to);
+}
+
+void
+pages_starts(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+	bool init, sipi;
+	u8 vector;
+
+	pthread_mutex_lock(&t->mail.lock);
+	init = t->mail.init;
+	sipi = t->mail.sipi;
+	vector = t->mail.sipi_vector;
+	t->mail.init = t->mail.sipi = false;
+	pthread_mutex_unlock(&t->mail.lock);
+	if (init)
+		system_init(v);
+	if (sipi)
+		system_sipi(v, vector);
 }
 
 /* Takes the write entries to a RAM page out of all TLBs of V. */
@@ -110,12 +148,6 @@ pages_read_one(struct vcpu *v, const struct mail *m)
 		break;
 	case MAIL_DROP_WRITES:
 		pages_drop_writes(v, m->page);
-		break;
-	case MAIL_INIT:
-		system_init(v);
-		break;
-	case MAIL_SIPI:
-		system_sipi(v, (u8)m->page);
 		break;
 	}
 }
@@ -195,7 +227,7 @@ pages_written_others(struct engine *e, struct vcpu *self, u64 page)
 
 	for (unsigned i = 0; i < e->vcpus; i++)
 		if ((holders & BIT(i)) && e->vcpu[i] && e->vcpu[i] != self)
-			pages_post(e->vcpu[i], MAIL_DROP_CODE, page);
+			pages_send(e->vcpu[i], MAIL_DROP_CODE, page);
 }
 
 void

@@ -25,7 +25,12 @@ void pages_written_by_host(struct engine *e, u64 ram, u64 len);
 
 /* Reads the vCPU's mail. */
 void pages_mail(struct vcpu *v);
-void pages_post(struct vcpu *to, enum mail_kind kind, u64 page);
+
+/* INIT and SIPI: sent from any thread, taken by the vCPU at an instruction boundary. They merge as
+ * a processor's do: a SIPI before an INIT is void, of several the first counts. */
+void pages_post_init(struct vcpu *to);
+void pages_post_sipi(struct vcpu *to, u8 vector);
+void pages_starts(struct vcpu *v);
 
 /* Stops all other vCPUs of the VM outside guest code, and lets them go on: for locked accesses that
  * are more than one host access. pages_park is how a vCPU waits for another's end. */

@@ -68,7 +68,8 @@ run_pending_vector(struct vcpu *v, bool *extint)
 	*extint = false;
 	if (vector >= 0)
 		return vector;
-	if (__atomic_load_n(&v->engine->extint, __ATOMIC_ACQUIRE) && lapic_accepts_extint(&v->lapic)) {
+	if (__atomic_load_n(&v->engine->extint, __ATOMIC_ACQUIRE) &&
+	    lapic_accepts_extint(&v->lapic)) {
 		*extint = true;
 		return 0;
 	}
@@ -109,35 +110,64 @@ run_nmi(struct vcpu *v)
 	return run_delivered(v, interrupt_deliver_nmi(v));
 }
 
+/* The machine has answered part of an instruction: it must end before anything else happens,
+ * or a device would be asked twice. */
+static bool
+run_answered(const struct vcpu *v)
+{
+	return v->replay.count != 0;
+}
+
 static int
 run_events(struct vcpu *v)
 {
 	if (v->event.pending)
 		return run_deliver_event(v);
-	if (v->shadow || v->shadow_ss)
+	if (v->shadow || v->shadow_ss || run_answered(v))
 		return RUN_ON;
 	if (run_nmi(v) == RUN_LEAVE)
 		return RUN_LEAVE;
 	return run_interrupt(v);
 }
 
-/* What a kick may mean. */
-static int
+/* What a kick may mean. That the machine wants the vCPU back is kept for run_wanted. */
+static void
 run_kicked(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
-	bool kick;
 
 	__atomic_store_n(&t->poll, &t->poll_word, __ATOMIC_SEQ_CST);
 	pages_park(v);
 	pages_mail(v);
+	if (run_answered(v))
+		t->starts_later = true;
+	else
+		pages_starts(v);
 	if (v->lapic.timer_deadline && loop_now() >= v->lapic.timer_deadline)
 		lapic_timer_expire(&v->lapic, loop_now());
 	pthread_mutex_lock(&t->mail.lock);
-	kick = t->mail.kick;
+	t->leave_wanted |= t->mail.kick;
 	t->mail.kick = false;
 	pthread_mutex_unlock(&t->mail.lock);
-	return kick ? run_exit(v, EXIT_KICKED) : RUN_ON;
+}
+
+/* The machine gets the vCPU at an instruction boundary only, with nothing left to be told. */
+static bool
+run_wanted(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+
+	if (run_answered(v)) {
+		if (t->leave_wanted || t->starts_later)
+			pages_kick(v); /* to be back here right behind the instruction */
+		t->starts_later = false;
+		return false;
+	}
+	if (!t->leave_wanted)
+		return false;
+	t->leave_wanted = false;
+	run_exit(v, EXIT_KICKED);
+	return true;
 }
 
 static bool
@@ -194,7 +224,8 @@ run_wait(struct vcpu *v)
 	}
 	pthread_mutex_unlock(&t->mail.lock);
 	__atomic_store_n(&t->in_guest, 1, __ATOMIC_SEQ_CST);
-	return run_kicked(v);
+	run_kicked(v);
+	return RUN_ON;
 }
 
 /* A trap after an instruction that began with TF set, or hit a data breakpoint. */
@@ -235,9 +266,12 @@ run_helper(struct vcpu *v)
 	if (result == HELPER_EXIT)
 		return RUN_LEAVE;
 	v->replay.count = v->replay.next = 0;
+	t->again = result == HELPER_AGAIN;
 	if (result == HELPER_NEXT || result == HELPER_HALT) {
 		rip = v->rip + h->in.len;
-		v->rip = (t->mode & MODE_CODE64) ? rip : (t->mode & MODE_CODE32) ? (u32)rip : (u16)rip;
+		v->rip = (t->mode & MODE_CODE64)   ? rip
+			 : (t->mode & MODE_CODE32) ? (u32)rip
+						   : (u16)rip;
 	}
 	if (result == HELPER_HALT) {
 		v->run_state = CPU_HALTED;
@@ -330,7 +364,8 @@ run_code_breakpoints(const struct vcpu *v, u64 linear)
 	if (v->rflags & RFLAGS_RF)
 		return 0;
 	for (unsigned i = 0; i < 4; i++)
-		if ((v->dr7 >> (2 * i) & 3) && (v->dr7 >> (16 + 4 * i) & 3) == 0 && v->dr[i] == linear)
+		if ((v->dr7 >> (2 * i) & 3) && (v->dr7 >> (16 + 4 * i) & 3) == 0 &&
+		    v->dr[i] == linear)
 			hits |= BIT64(i);
 	return hits;
 }
@@ -384,7 +419,7 @@ run_single(struct vcpu *v)
 	}
 	v->shadow = v->shadow_ss = false;
 	v->rflags &= ~resume; /* it held for this instruction; IRET may set it for the next */
-	v->delivered = false;
+	v->delivered = t->again = false;
 	t->mode |= MODE_SINGLE;
 	result = run_block(v);
 	if (t->mode == (mode | MODE_SINGLE))
@@ -395,6 +430,8 @@ run_single(struct vcpu *v)
 		v->rflags |= resume;
 		return result;
 	}
+	if (t->again) /* between the steps of a repetition its breakpoint is not looked at again */
+		v->rflags |= RFLAGS_RF;
 	/* INT n clears TF before its trap would come. */
 	return run_traps(v, traced && !v->event.pending && !v->delivered);
 }
@@ -404,9 +441,9 @@ run_step(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
 
-	if (translation_kicked(t) && run_kicked(v) == RUN_LEAVE)
-		return RUN_LEAVE;
-	if (mmio_next_write(v) || run_eoi(v))
+	if (translation_kicked(t))
+		run_kicked(v);
+	if (mmio_next_write(v) || run_eoi(v) || run_wanted(v))
 		return RUN_LEAVE;
 	if (v->run_state != CPU_RUNNING && !run_would_wake(v))
 		return run_wait(v);

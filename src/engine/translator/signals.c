@@ -14,8 +14,10 @@
 #include "engine/translator/pages.h"
 
 /* The one slot: which vCPU this thread runs, and its signal stack. */
-static __thread struct vcpu *signals_vcpu;
-static __thread u8 *signals_stack;
+static __thread struct {
+	struct vcpu *vcpu;
+	u8 *stack;
+} signals_slot;
 
 enum { SIGNALS_STACK = 256 * 1024 };
 
@@ -34,7 +36,7 @@ static void
 signals_fault(int number, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
-	struct vcpu *v = signals_vcpu;
+	struct vcpu *v = signals_slot.vcpu;
 	struct translation *t = v ? vcpu_translation(v) : NULL;
 	greg_t *regs = uc->uc_mcontext.gregs;
 	u64 pc = (u64)regs[REG_RIP];
@@ -52,7 +54,7 @@ signals_fault(int number, siginfo_t *info, void *context)
 static void
 signals_timer(int number, siginfo_t *info, void *context)
 {
-	struct vcpu *v = signals_vcpu;
+	struct vcpu *v = signals_slot.vcpu;
 
 	(void)number;
 	(void)info;
@@ -89,21 +91,21 @@ signals_make_stack(void)
 {
 	stack_t ss = {.ss_size = SIGNALS_STACK, .ss_flags = (int)SS_AUTODISARM};
 
-	signals_stack = mmap(NULL, SIGNALS_STACK, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-	if (signals_stack == MAP_FAILED) {
-		signals_stack = NULL;
+	signals_slot.stack = mmap(NULL, SIGNALS_STACK, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (signals_slot.stack == MAP_FAILED) {
+		signals_slot.stack = NULL;
 		return -errno;
 	}
-	ss.ss_sp = signals_stack;
+	ss.ss_sp = signals_slot.stack;
 	return sigaltstack(&ss, NULL) ? -errno : 0;
 }
 
 int
 signals_enter(struct vcpu *v)
 {
-	signals_vcpu = v;
-	if (v && !signals_stack)
+	signals_slot.vcpu = v;
+	if (v && !signals_slot.stack)
 		return signals_make_stack();
 	return 0;
 }
@@ -112,7 +114,8 @@ int
 signals_timer_create(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
-	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = signals_timer_number()};
+	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID,
+				 .sigev_signo = signals_timer_number()};
 	timer_t timer;
 
 	event._sigev_un._tid = (int)syscall(SYS_gettid);

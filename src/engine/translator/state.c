@@ -14,6 +14,7 @@
 #include "engine/translator/operand.h"
 #include "engine/translator/pvclock.h"
 #include "engine/translator/system.h"
+#include "engine/translator/translation.h"
 
 enum {
 	STATE_RFLAGS = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT |
@@ -165,6 +166,21 @@ state_set_control(struct vcpu *v, const struct cpu_state *s)
 	mmu_set_cr3(v, s->cr3);
 }
 
+/* What belonged to an instruction under way, or was still to be told. */
+static void
+state_forget(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+
+	v->replay.count = v->replay.next = 0;
+	v->delivered = false;
+	t->mmio_writes_count = t->mmio_writes_next = 0;
+	t->answer_due = t->writing_later = t->halt_told = t->again = false;
+	t->watch_hits = 0;
+	t->eoi_any = false;
+	memset(t->eoi, 0, sizeof(t->eoi));
+}
+
 int
 vcpu_set_state(struct vcpu *v, const struct cpu_state *state, u64 host_tsc)
 {
@@ -178,7 +194,7 @@ vcpu_set_state(struct vcpu *v, const struct cpu_state *state, u64 host_tsc)
 	v->tsc_offset = (i64)(state->tsc - host_tsc);
 	state_set_events(v, &state->events);
 	v->run_state = state->run_state;
-	v->replay.count = v->replay.next = 0;
+	state_forget(v);
 	lapic_set(&v->lapic, &state->lapic);
 	if (lapic_get_cr8(&v->lapic) != state->cr8)
 		lapic_set_cr8(&v->lapic, state->cr8);
@@ -218,6 +234,8 @@ system_init(struct vcpu *v)
 	v->dr7 = reset.dr7;
 	state_set_events(v, &reset.events);
 	v->replay.count = v->replay.next = 0;
+	vcpu_translation(v)->halt_told = false;
+	vcpu_translation(v)->watch_hits = 0;
 	lapic_reset(&v->lapic);
 	v->run_state = bootstrap ? CPU_RUNNING : CPU_WAIT_SIPI;
 	mmu_set_cr3(v, 0);

@@ -6,11 +6,12 @@
  * an exit leaves the state of that element's start, from where the
  * instruction goes on. A repetition gives way every few elements, after each
  * one that the machine had to answer (the answers belong to one element), and
- * after each one while single-stepping.
+ * after each one while single-stepping or when it hit a breakpoint.
  */
 #include "engine/translator/operand.h"
 #include "engine/translator/port.h"
 #include "engine/translator/rare.h"
+#include "engine/translator/translation.h"
 
 enum { STRING_BUDGET = 16 };
 
@@ -110,6 +111,13 @@ string_compare_ends(const struct vcpu *v, const struct insn *in)
 	return in->prefixes & INSN_REPNE ? zero : !zero;
 }
 
+/* A trap may be due after this element: single step, data or I/O breakpoints. */
+static bool
+string_watched(const struct vcpu *v)
+{
+	return (v->rflags & RFLAGS_TF) || vcpu_translation(v)->watch_hits;
+}
+
 static int
 string_repeat(struct vcpu *v, const struct insn *in, string_step_fn *step, enum string_end end)
 {
@@ -127,7 +135,7 @@ string_repeat(struct vcpu *v, const struct insn *in, string_step_fn *step, enum 
 		operand_set_gpr(v, CPU_RCX, in->addrsize, count);
 		if (end == STRING_COMPARED && string_compare_ends(v, in))
 			return HELPER_NEXT;
-		if (count != 0 && (v->replay.next != 0 || (v->rflags & RFLAGS_TF)))
+		if (count != 0 && (v->replay.next != 0 || string_watched(v)))
 			return HELPER_AGAIN;
 	}
 	return HELPER_NEXT;
@@ -251,22 +259,28 @@ string_ins_step(struct vcpu *v, const struct insn *in)
 		r = mmu_port_read(v, port, size, &value);
 	if (r == 0)
 		r = mmu_write(v, linear, &value, size, 0);
-	if (r == 0)
-		string_advance(v, in, CPU_RDI);
-	return r;
+	if (r)
+		return r;
+	string_advance(v, in, CPU_RDI);
+	port_watch(v, port, size);
+	return 0;
 }
 
 static int
 string_outs_step(struct vcpu *v, const struct insn *in)
 {
+	u16 port = (u16)v->gpr[CPU_RDX];
+	unsigned size = string_size(in);
 	u64 value;
 	int r = string_load(v, in, &value);
 
 	if (r == 0)
-		r = mmu_port_write(v, (u16)v->gpr[CPU_RDX], string_size(in), (u32)value);
-	if (r == 0)
-		string_advance(v, in, CPU_RSI);
-	return r;
+		r = mmu_port_write(v, port, size, (u32)value);
+	if (r)
+		return r;
+	string_advance(v, in, CPU_RSI);
+	port_watch(v, port, size);
+	return 0;
 }
 
 /* The right to the port is looked at even if nothing is to be transferred. */

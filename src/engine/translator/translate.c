@@ -227,8 +227,6 @@ translate(struct vcpu *v, u64 linear)
 	b.ram = pages_fetch(v, linear);
 	if (b.ram == UINT64_MAX)
 		return NULL;
-	if (!translate_room(t))
-		block_flush(v);
 	b.v = v;
 	b.t = t;
 	b.mode = t->mode;
@@ -236,10 +234,13 @@ translate(struct vcpu *v, u64 linear)
 	b.count = b.access_count = b.exit_count = b.site_count = 0;
 	b.full = false;
 	do {
+		if (!translate_room(t))
+			block_flush(v);
 		pages_protect(v, b.ram);
 		if (translate_second_page(&b) != 0)
 			return NULL;
-	} while (!pages_protected(v, b.ram) ||
+		/* Mail read meanwhile may have taken a mark, or the room. */
+	} while (!translate_room(t) || !pages_protected(v, b.ram) ||
 		 (b.ram2 != UINT64_MAX && !pages_protected(v, b.ram2)));
 	translate_decode(&b);
 	translate_liveness(&b);

@@ -28,12 +28,13 @@ enum { T0 = 15, T1 = 14, T2 = 11 };
 enum {
 	TLB_BITS = 9,
 	TLB_SIZE = 1 << TLB_BITS,
-	JUMP_BITS = 11,
+	JUMP_BITS = 12,
 	JUMP_SIZE = 1 << JUMP_BITS,
 	TLB_SLOTS = 16, /* address spaces of user mode kept at once */
 	TLB_LARGE = 16,
 	TLB_LOG = 64,
-	BLOCK_HASH = 1 << 15,
+	BLOCK_HASH_BITS = 18,
+	BLOCK_HASH = 1 << BLOCK_HASH_BITS,
 	MAIL_MAX = 64,
 	BOUNCE_SIZE = 1024,
 };
@@ -157,7 +158,7 @@ struct block {
 };
 
 struct mail {
-	enum mail_kind { MAIL_DROP_CODE, MAIL_DROP_WRITES, MAIL_INIT, MAIL_SIPI } kind;
+	enum mail_kind { MAIL_DROP_CODE, MAIL_DROP_WRITES } kind;
 	u64 page;
 };
 
@@ -205,7 +206,7 @@ struct translation {
 	size_t code_size, code_stubs, code_used;
 	u8 *arena; /* block records */
 	size_t arena_size, arena_used;
-	struct block **hash;
+	u32 *hash; /* heads of chains: place in the arena / 16 + 1, 0 if empty */
 	struct block **page_blocks; /* by RAM page */
 	struct block **by_address;  /* all blocks in order of their code */
 	size_t block_count, block_max;
@@ -225,6 +226,8 @@ struct translation {
 		u64 posted, done; /* [m] */
 		bool kick;	 /* [m] engine_kick */
 		bool overflow;	 /* [m] */
+		bool init, sipi; /* [m] taken at an instruction boundary, INIT first */
+		u8 sipi_vector;	 /* [m] */
 	} mail;
 
 	bool timer_armed;
@@ -233,6 +236,9 @@ struct translation {
 	bool answer_due;    /* the last exit was a question: its answer comes with the next run */
 	bool writing_later; /* the last exit was a queued store */
 	bool halt_told;
+	bool leave_wanted; /* by engine_kick, at the next instruction boundary */
+	bool starts_later; /* INIT or SIPI may wait for the end of the instruction under way */
+	bool again;	   /* the helper asked to be run again: a step of a repetition is done */
 	u32 eoi[8]; /* level-triggered vectors that ended, not yet told to the machine */
 	bool eoi_any;
 	u64 mmio_writes_count, mmio_writes_next;
@@ -265,6 +271,7 @@ struct engine {
 	u16 *page_writers; /* [a] vCPUs that may hold write entries to it */
 	u64 *dirty;	   /* [a] bitmap by RAM page, NULL while not tracked */
 	u32 extint;	   /* [a] the PIC's output */
+	u64 state_tsc;	   /* [a] host TSC that all states taken or set stand for, 0: none yet */
 	pthread_mutex_t lock; /* notifies, routes */
 	struct engine_notify {
 		u64 gpa;

@@ -164,10 +164,10 @@ translator_deliver(struct vcpu *v, enum lapic_delivery delivery, u8 vector, bool
 		lapic_post_nmi(&v->lapic);
 		break;
 	case LAPIC_INIT:
-		pages_post(v, MAIL_INIT, 0);
+		pages_post_init(v);
 		return;
 	case LAPIC_STARTUP:
-		pages_post(v, MAIL_SIPI, vector);
+		pages_post_sipi(v, vector);
 		return;
 	case LAPIC_SMI:
 		return;
@@ -218,7 +218,8 @@ translator_send_ipi(void *opaque, const struct lapic_ipi *ipi)
 static void
 translator_send_msi(struct engine *e, u64 address, u32 data)
 {
-	/* Address: 19-12 destination, 11-5 its upper bits as KVM has them, 2 logical; 63-40 likewise. */
+	/* Address: 19-12 destination, 11-5 its upper bits as KVM has them, 2 logical; 63-40
+	 * likewise. */
 	u32 destination = (u32)(address >> 12) & 0xff;
 	bool logical = (address & 4) != 0, level = (data & 0x8000) != 0;
 	enum lapic_delivery delivery = (enum lapic_delivery)((data >> 8) & 7);
@@ -384,6 +385,26 @@ translator_init_mail(struct translation *t)
 	pthread_mutex_init(&t->mail.lock, NULL);
 }
 
+/* The host TSC that all states stand for which are taken or set while no vCPU enters or leaves
+ * run: so the counters of all vCPUs move together. */
+static u64
+translator_state_tsc(struct engine *e)
+{
+	u64 tsc = 0, now = __builtin_ia32_rdtsc();
+
+	if (__atomic_compare_exchange_n(&e->state_tsc, &tsc, now, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_ACQUIRE))
+		return now;
+	return tsc;
+}
+
+static void
+translator_states_over(struct engine *e)
+{
+	if (__atomic_load_n(&e->state_tsc, __ATOMIC_ACQUIRE))
+		__atomic_store_n(&e->state_tsc, 0, __ATOMIC_RELEASE);
+}
+
 static void
 translator_init_vcpu(struct engine *e, struct vcpu *v, unsigned index)
 {
@@ -409,7 +430,7 @@ translator_init_vcpu(struct engine *e, struct vcpu *v, unsigned index)
 	reset = calloc(1, sizeof(*reset));
 	if (reset) {
 		cpu_state_reset(reset, index);
-		vcpu_set_state(v, reset, __builtin_ia32_rdtsc());
+		vcpu_set_state(v, reset, translator_state_tsc(e));
 	}
 	free(reset);
 }
@@ -450,7 +471,13 @@ translator_vcpu_create(struct engine *e, unsigned index, struct engine_vcpu **ou
 static int
 translator_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
-	return run_vcpu(translator_vcpu(vcpu), exit);
+	struct vcpu *v = translator_vcpu(vcpu);
+	int error;
+
+	translator_states_over(v->engine);
+	error = run_vcpu(v, exit);
+	translator_states_over(v->engine);
+	return error;
 }
 
 static void
@@ -467,14 +494,18 @@ translator_kick(struct engine_vcpu *vcpu)
 static int
 translator_get_state(struct engine_vcpu *vcpu, struct cpu_state *state)
 {
-	vcpu_get_state(translator_vcpu(vcpu), state, __builtin_ia32_rdtsc());
+	struct vcpu *v = translator_vcpu(vcpu);
+
+	vcpu_get_state(v, state, translator_state_tsc(v->engine));
 	return 0;
 }
 
 static int
 translator_set_state(struct engine_vcpu *vcpu, const struct cpu_state *state)
 {
-	return vcpu_set_state(translator_vcpu(vcpu), state, __builtin_ia32_rdtsc());
+	struct vcpu *v = translator_vcpu(vcpu);
+
+	return vcpu_set_state(v, state, translator_state_tsc(v->engine));
 }
 
 static int
