@@ -24,6 +24,12 @@ block_alloc(struct translation *t, size_t size)
 	return p;
 }
 
+static u32
+block_place(const struct translation *t, const struct block *b)
+{
+	return (u32)((u64)((const u8 *)b - t->arena) / 16 + 1);
+}
+
 static void
 block_add_to_page(struct translation *t, struct block *b, unsigned which, u64 ram)
 {
@@ -39,8 +45,8 @@ block_add(struct vcpu *v, struct block *b)
 
 	if (t->block_count == t->block_max)
 		return false;
-	b->hash_next = t->hash[hash];
-	t->hash[hash] = b;
+	b->hash_next = block_chain(t, hash);
+	t->hash[hash] = block_place(t, b);
 	t->by_address[t->block_count++] = b;
 	block_add_to_page(t, b, 0, b->ram);
 	if (b->ram2 != UINT64_MAX)
@@ -101,12 +107,17 @@ block_unlink_page(struct translation *t, struct block *b, u64 page)
 static void
 block_unhash(struct translation *t, struct block *b)
 {
-	struct block **at = &t->hash[block_hash(b->ram, b->mode)];
+	unsigned hash = block_hash(b->ram, b->mode);
+	struct block *before = block_chain(t, hash);
 
-	while (*at && *at != b)
-		at = &(*at)->hash_next;
-	if (*at)
-		*at = b->hash_next;
+	if (before == b) {
+		t->hash[hash] = b->hash_next ? block_place(t, b->hash_next) : 0;
+		return;
+	}
+	while (before && before->hash_next != b)
+		before = before->hash_next;
+	if (before)
+		before->hash_next = b->hash_next;
 }
 
 /* Overwrites B's entry so that whoever still jumps there searches anew. */

@@ -11,7 +11,16 @@ block_hash(u64 ram, u32 mode)
 {
 	u64 h = (ram ^ (u64)mode << 20) * 0x9e3779b97f4a7c15ull;
 
-	return (unsigned)(h >> 49);
+	return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
+}
+
+/* The first block of a chain, or NULL. */
+static inline struct block *
+block_chain(const struct translation *t, unsigned hash)
+{
+	u32 head = t->hash[hash];
+
+	return head ? (struct block *)(void *)(t->arena + (u64)(head - 1) * 16) : NULL;
 }
 
 static inline unsigned

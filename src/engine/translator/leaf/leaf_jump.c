@@ -15,7 +15,7 @@ leaf_find_block(struct vcpu *v, u64 linear)
 
 	if (ram == UINT64_MAX)
 		return NULL;
-	for (b = t->hash[block_hash(ram, t->mode)]; b; b = b->hash_next) {
+	for (b = block_chain(t, block_hash(ram, t->mode)); b; b = b->hash_next) {
 		if (b->ram != ram || b->mode != t->mode)
 			continue;
 		if (b->ram2 == UINT64_MAX)
