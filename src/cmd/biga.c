@@ -11,6 +11,17 @@
 #include "vm/process.h"
 #include "vm/protocol.h"
 
+#ifdef __SANITIZE_ADDRESS__
+/* The translator has signal handlers, and alternate stacks for them, of its own. */
+const char *__asan_default_options(void);
+
+const char *
+__asan_default_options(void)
+{
+	return "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:use_sigaltstack=0";
+}
+#endif
+
 static const struct subcommand {
 	const char *name;
 	int (*run)(int argc, char **argv);

@@ -81,6 +81,7 @@ struct build_exit {
 	i64 target; /* page offset, perhaps outside the page */
 	u16 at;	   /* page offset of the jump */
 	u8 flags;
+	u32 branch;  /* what the jump is, as in t->branch, or 0 where code just goes on */
 	u8 truncate; /* operand size that cuts the target: 2 or 4, 0 none */
 };
 

@@ -4,6 +4,8 @@
  *
  * An exit inside the page is a direct jump, patched once its target exists.
  * Every other one looks in the jump cache by linear address, with flags in M.
+ * A branch whose target no code can be at faults itself: where the cache misses,
+ * it says which instruction it is and how its stack pointer moves back.
  */
 #include "engine/translator/build.h"
 #include "engine/translator/stub.h"
@@ -60,6 +62,13 @@ static bool
 flow_push_immediate(const struct insn *in)
 {
 	return in->map == 0 && (in->opcode == 0x68 || in->opcode == 0x6a);
+}
+
+/* How far RET moves the stack pointer. */
+static i32
+flow_ret_size(const struct build *b, const struct insn *in)
+{
+	return (i32)flow_stack_size(b) + (in->opcode == 0xc2 ? (i32)(u16)in->imm : 0);
 }
 
 static void
@@ -154,7 +163,7 @@ flow_operation(struct build *b, struct build_insn *bi, enum build_op op)
 		break;
 	case OP_LOAD_RET:
 		flow_load(b, T0);
-		flow_move_stack(b, (i32)flow_stack_size(b) + (in->opcode == 0xc2 ? (i32)(u16)in->imm : 0));
+		flow_move_stack(b, flow_ret_size(b, in));
 		break;
 	case OP_NATIVE:
 	case OP_BIT:
@@ -174,15 +183,34 @@ flow_push(struct build *b, struct build_insn *bi)
 	generate_access(b, bi, OP_STORE_PUSH, ACCESS_WRITE | flow_stack_size(b), false);
 }
 
+/* To the search for T0, as the branch BRANCH, or 0 if by none. */
+static void
+flow_search(struct build *b, u32 branch)
+{
+	if (branch)
+		emit_mov_imm32(&b->e, T1, branch);
+	emit_jmp(&b->e, branch ? b->t->stub.branch : b->t->stub.jump);
+}
+
+/* What a branch at page offset AT tells, UNDO to be added to the stack pointer if it faults. */
+static u32
+flow_branch(u16 at, i32 undo)
+{
+	return BRANCH_KNOWN | (u32)at | (u32)undo << BRANCH_UNDO_SHIFT;
+}
+
 /* Where flags must be for an exit through the jump cache: M, or dead. */
 static void
-flow_jump_cache(struct build *b)
+flow_jump_cache(struct build *b, u32 branch)
 {
 	struct emit *e = &b->e;
 	struct translation *t = b->t;
+	u8 *miss, *kicked;
 
+	if (!(b->mode & MODE_CODE64))
+		branch = 0; /* flat segments: there is code anywhere */
 	if (b->mode & MODE_SINGLE) {
-		emit_jmp(e, t->stub.jump);
+		flow_search(b, branch);
 		return;
 	}
 	emit_mov(e, T1, T0);
@@ -193,22 +221,27 @@ flow_jump_cache(struct build *b)
 	emit_rex(e, true, T0, T1, T2); /* cmp [T2 + T1 * 8], T0 */
 	emit8(e, 0x39);
 	emit_sib(e, T0, T2, T1, 8, 0);
-	emit_jcc(e, CC_NE, t->stub.jump);
+	miss = emit_jcc(e, CC_NE, t->stub.jump);
 	emit_rex(e, true, 0, 0, 0); /* cmp qword [poll], 0 */
 	emit8(e, 0x83);
 	emit_rip(e, 7, &t->poll, 1);
 	emit8(e, 0);
-	emit_jcc(e, CC_E, t->stub.jump);
+	kicked = emit_jcc(e, CC_E, t->stub.jump);
 	emit_alu_imm(e, ALU_AND, true, T0, -4096);
 	emit_store_var(e, &t->page_va, T0);
 	emit_rex(e, false, 4, T1, T2); /* jmp [T2 + T1 * 8 + code] */
 	emit8(e, 0xff);
 	emit_sib(e, 4, T2, T1, 8, offsetof(struct jump_cache, code));
+	if (!branch)
+		return;
+	emit_patch(e, miss, emit_rx(e));
+	emit_patch(e, kicked, emit_rx(e));
+	flow_search(b, branch);
 }
 
 /* T0 holds EIP, to be cut to SIZE bytes, in a code segment that is not flat. */
 static void
-flow_eip(struct build *b, unsigned size)
+flow_eip(struct build *b, unsigned size, u32 branch)
 {
 	struct emit *e = &b->e;
 
@@ -217,7 +250,7 @@ flow_eip(struct build *b, unsigned size)
 	else
 		emit_mov32(e, T0, T0);
 	emit_alu_var(e, ALU_ADD, T0, &b->v->seg[CPU_CS].base);
-	emit_jmp(e, b->t->stub.jump);
+	flow_search(b, branch);
 }
 
 /* Leaves to page offset TARGET by linear address. */
@@ -236,12 +269,12 @@ flow_exit_far(struct build *b, const struct build_exit *x)
 	}
 	if (!(b->mode & MODE_FLAT_CODE) || (x->truncate == 2)) {
 		emit_alu_var(e, ALU_SUB, T0, &b->v->seg[CPU_CS].base);
-		flow_eip(b, x->truncate == 2 ? 2 : 4);
+		flow_eip(b, x->truncate == 2 ? 2 : 4, x->branch);
 		return;
 	}
 	if (!(b->mode & MODE_CODE64))
 		emit_mov32(e, T0, T0);
-	flow_jump_cache(b);
+	flow_jump_cache(b, x->branch);
 }
 
 static void
@@ -315,15 +348,17 @@ flow_later(struct build *b, const struct build_insn *bi, u8 *place)
 						       .target = flow_target(bi),
 						       .at = bi->at,
 						       .flags = b->flags,
+						       .branch = flow_branch(bi->at, 0),
 						       .truncate = flow_truncate(b, &bi->in)};
 }
 
 static void
-flow_exit_to_target(struct build *b, const struct build_insn *bi)
+flow_exit_to_target(struct build *b, const struct build_insn *bi, i32 undo)
 {
 	struct build_exit x = {.target = flow_target(bi),
 			       .at = bi->at,
 			       .flags = b->flags,
+			       .branch = flow_branch(bi->at, undo),
 			       .truncate = flow_truncate(b, &bi->in)};
 
 	flow_exit(b, &x);
@@ -335,7 +370,7 @@ flow_call(struct build *b, struct build_insn *bi)
 	generate_may_clobber(b, bi->live);
 	flow_stack_address(b, -(i32)flow_stack_size(b));
 	generate_access(b, bi, OP_STORE_CALL, ACCESS_WRITE | flow_stack_size(b), false);
-	flow_exit_to_target(b, bi);
+	flow_exit_to_target(b, bi, (i32)flow_stack_size(b));
 }
 
 /* t->tmp = target of an indirect jump or call. */
@@ -362,14 +397,17 @@ flow_indirect_target(struct build *b, struct build_insn *bi)
 static void
 flow_indirect(struct build *b, struct build_insn *bi)
 {
+	i32 undo = 0;
+
 	generate_may_clobber(b, bi->live);
 	flow_indirect_target(b, bi);
 	if (bi->kind == BUILD_CALL_INDIRECT) {
+		undo = (i32)flow_stack_size(b);
 		flow_stack_address(b, -(i32)flow_stack_size(b));
 		generate_access(b, bi, OP_STORE_CALL, ACCESS_WRITE | flow_stack_size(b), false);
 	}
 	emit_load_var(&b->e, T0, &b->t->tmp);
-	flow_jump_cache(b);
+	flow_jump_cache(b, flow_branch(bi->at, undo));
 }
 
 static void
@@ -378,7 +416,7 @@ flow_ret(struct build *b, struct build_insn *bi)
 	generate_may_clobber(b, bi->live);
 	flow_stack_address(b, 0);
 	generate_access(b, bi, OP_LOAD_RET, ACCESS_READ | flow_stack_size(b), false);
-	flow_jump_cache(b);
+	flow_jump_cache(b, flow_branch(bi->at, -flow_ret_size(b, &bi->in)));
 }
 
 static void
@@ -500,7 +538,7 @@ flow_generate(struct build *b, struct build_insn *bi)
 		flow_indirect(b, bi);
 		break;
 	case BUILD_JMP:
-		flow_exit_to_target(b, bi);
+		flow_exit_to_target(b, bi, 0);
 		break;
 	case BUILD_RET:
 		flow_ret(b, bi);

@@ -67,7 +67,7 @@ pvclock_write_versioned(struct vcpu *v, u64 gpa, u8 *raw, unsigned len)
 	put_le32(raw, version);
 	if (mmu_write_physical(v, gpa, raw, len))
 		return;
-	__atomic_thread_fence(__ATOMIC_RELEASE);
+	__asm__ volatile("" : : : "memory"); /* stores stay in order on this processor */
 	put_le32(raw, version + 1);
 	mmu_write_physical(v, gpa, raw, 4);
 }

@@ -314,6 +314,22 @@ run_signal(struct vcpu *v)
 	}
 }
 
+/* A near branch to where no code can be: it faults as if it had not begun, but for what CALL
+ * stored below the stack. */
+static int
+run_branch_fault(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+	i64 undo = (i32)t->branch >> BRANCH_UNDO_SHIFT;
+	u64 rsp = v->gpr[CPU_RSP] + (u64)undo;
+
+	if (undo)
+		v->gpr[CPU_RSP] = (t->mode & MODE_CODE64) ? rsp : (u32)rsp;
+	run_set_rip(v, t->page_va + (t->branch & BRANCH_AT));
+	vcpu_raise_code(v, VECTOR_GP, 0);
+	return RUN_ON;
+}
+
 /* Guest code runs from t->resume; then what it left for is done, until it is at an
  * instruction boundary. */
 static int
@@ -329,6 +345,8 @@ run_guest(struct vcpu *v)
 		case LEAVE_JUMP:
 			run_set_rip(v, t->linear);
 			return RUN_ON;
+		case LEAVE_BRANCH:
+			return run_branch_fault(v);
 		case LEAVE_LINK:
 			run_set_rip(v, t->page_va + t->link->target);
 			return RUN_ON;

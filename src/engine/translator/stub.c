@@ -11,7 +11,7 @@ void
 stub_save_flags(struct translation *t, struct emit *e)
 {
 	emit_mov(e, T2, RAX);
-	emit8(e, 0x9f); /* lahf */
+	emit8(e, 0x9f);					/* lahf */
 	emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0); /* seto al */
 	emit8(e, 0x66), emit8(e, 0x89), emit_rip(e, RAX, &t->flags, 0);
 	emit_mov(e, RAX, T2);
@@ -22,8 +22,8 @@ stub_load_flags(struct translation *t, struct emit *e)
 {
 	emit_mov(e, T2, RAX);
 	emit8(e, 0x0f), emit8(e, 0xb7), emit_rip(e, RAX, &t->flags, 0); /* movzx eax, word */
-	emit8(e, 0x04), emit8(e, 0x7f);				       /* add al, 0x7f */
-	emit8(e, 0x9e);						       /* sahf */
+	emit8(e, 0x04), emit8(e, 0x7f);					/* add al, 0x7f */
+	emit8(e, 0x9e);							/* sahf */
 	emit_mov(e, RAX, T2);
 }
 
@@ -67,8 +67,9 @@ static void
 stub_make_enter(struct vcpu *v, struct emit *e)
 {
 	struct translation *t = vcpu_translation(v);
-	static const u8 pushes[] = {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57,
-				    0x48, 0x83, 0xec, 0x08}; /* rbx rbp r12-r15; sub rsp, 8 */
+	static const u8 pushes[] = {
+		0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41,
+		0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08}; /* rbx rbp r12-r15; sub rsp, 8 */
 
 	t->stub.enter = emit_rx(e);
 	for (unsigned i = 0; i < sizeof(pushes); i++)
@@ -86,8 +87,8 @@ static void
 stub_make_leave(struct vcpu *v, struct emit *e)
 {
 	struct translation *t = vcpu_translation(v);
-	static const u8 pops[] = {0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41,
-				  0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3};
+	static const u8 pops[] = {0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e,
+				  0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3};
 	const u8 *mxcsr, *fcw;
 
 	mxcsr = emit_rx(e);
@@ -219,6 +220,11 @@ stub_make_leaves(struct vcpu *v, struct emit *e)
 	t->stub.jump = emit_rx(e);
 	emit_store_var(e, &t->linear, T0);
 	stub_make_go(v, e, (const void *)leaf_jump, LEAVE_JUMP, STUB_CALLER);
+	/* the same, T1 = t->branch */
+	t->stub.branch = emit_rx(e);
+	emit_store_var(e, &t->linear, T0);
+	emit_store_var(e, &t->branch, T1);
+	stub_make_go(v, e, (const void *)leaf_branch, -1, STUB_CALLER);
 	/* T0 = struct helper_site */
 	t->stub.helper = emit_rx(e);
 	emit_store_var(e, &t->helper, T0);

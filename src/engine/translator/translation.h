@@ -73,6 +73,7 @@ enum { TLB_KERNEL, TLB_KERNEL_USER, TLB_USER_FIRST, TLB_SETS = TLB_USER_FIRST + 
 /* Why guest code was left. */
 enum leave_reason {
 	LEAVE_JUMP,   /* `linear` is where to go on */
+	LEAVE_BRANCH, /* the branch that `branch` tells has a target where no code can be */
 	LEAVE_LINK,   /* `link` is to be followed */
 	LEAVE_ACCESS, /* a memory access that the TLB cannot serve: access, linear, site */
 	LEAVE_COMMIT, /* a store that was made to the bounce buffer: access, linear, site */
@@ -91,6 +92,10 @@ enum {
 	ACCESS_LOCK = BIT(24),
 	ACCESS_ALIGNED = BIT(25), /* #GP if not aligned to its size */
 };
+
+/* What `branch` says: page offset of the instruction, and above it, signed, what to add to its
+ * stack pointer to have it as it was. */
+enum { BRANCH_AT = 0xfff, BRANCH_KNOWN = BIT(12), BRANCH_UNDO_SHIFT = 13 };
 
 /* The mode in which code is translated. */
 enum {
@@ -179,6 +184,7 @@ struct translation {
 	u64 access;
 	u64 seg_read_end[CPU_SEGMENTS]; /* offset at or above which an access is not simply allowed */
 	u64 seg_write_end[CPU_SEGMENTS];
+	u64 branch;
 	struct link *link;
 	struct helper_site *helper;
 	u32 reason;
@@ -215,7 +221,7 @@ struct translation {
 	struct {
 		const u8 *enter, *leave_r, *leave_m, *leave_signal;
 		const u8 *miss, *commit_r, *commit_m;
-		const u8 *link_r, *link_m, *jump, *helper, *leaf_helper;
+		const u8 *link_r, *link_m, *jump, *branch, *helper, *leaf_helper;
 	} stub;
 
 	struct {

@@ -54,6 +54,28 @@ leaf_jump(struct vcpu *v)
 	return leaf_go(v, vcpu_translation(v)->linear);
 }
 
+/* Whether code can be at LINEAR at all: else the branch there faults. */
+static bool
+leaf_reachable(const struct vcpu *v, u64 linear)
+{
+	if (vcpu_64bit(v))
+		return vcpu_canonical(linear);
+	return (u32)(linear - v->seg[CPU_CS].base) <= v->seg[CPU_CS].limit;
+}
+
+const u8 *
+leaf_branch(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+
+	if (unlikely(!leaf_reachable(v, t->linear))) {
+		t->reason = LEAVE_BRANCH;
+		return NULL;
+	}
+	t->reason = LEAVE_JUMP;
+	return leaf_go(v, t->linear);
+}
+
 const u8 *
 leaf_link(struct vcpu *v)
 {
