@@ -98,6 +98,7 @@ access_serve(struct vcpu *v)
 	int error;
 
 	v->rip = access_rip(v, b, access_insn(t));
+	t->count.accesses++;
 	v->replay.next = 0;
 	t->block_died = false;
 	if (t->access & ACCESS_OFFSET) {

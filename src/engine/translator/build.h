@@ -91,6 +91,8 @@ struct build {
 	struct emit e;
 	u8 *start;
 	const u8 *entry; /* executable view: with flags in M */
+	struct crossing *crossing;
+	u8 *other[2]; /* jumps of its check */
 	u32 mode;
 	u8 flags; /* FLAGS_R | FLAGS_M */
 	bool full; /* ran out of some table: the block is to be given up */

@@ -334,22 +334,28 @@ mmu_operand(struct vcpu *v, const struct insn *in, unsigned len, bool write, u64
 }
 
 static void
+mmu_clear_code(struct tlb *set)
+{
+	memset(set->code, 0xff, sizeof(set->code));
+	memset(set->code_seen, 0, sizeof(set->code_seen));
+	set->exec_nonglobal = false;
+}
+
+static void
 mmu_clear_set(struct vcpu *v, struct tlb *set)
 {
 	(void)v;
-	for (unsigned i = 0; i < TLB_SIZE; i++)
-		set->entry[i].read = set->entry[i].write = set->entry[i].exec = TLB_NONE;
-	memset(set->exec_seen, 0, sizeof(set->exec_seen));
+	memset(set->entry, 0xff, sizeof(set->entry)); /* TLB_NONE */
+	mmu_clear_code(set);
 	set->large_count = 0;
 	set->log_count = 0;
-	set->exec_nonglobal = false;
 	mode_clear_jumps(set->jumps);
 }
 
 static void
 mmu_clear_entry(struct tlb_entry *entry)
 {
-	entry->read = entry->write = entry->exec = TLB_NONE;
+	entry->read = entry->write = TLB_NONE;
 }
 
 void
@@ -375,9 +381,10 @@ mmu_drop_nonglobal(struct vcpu *v, struct tlb *set)
 	for (unsigned i = 0; i < set->log_count; i++)
 		mmu_clear_entry(&set->entry[set->log[i]]);
 	set->log_count = 0;
-	if (set->exec_nonglobal)
+	if (set->exec_nonglobal) {
+		mmu_clear_code(set);
 		mode_clear_jumps(set->jumps);
-	set->exec_nonglobal = false;
+	}
 }
 
 static void
@@ -470,18 +477,19 @@ mmu_invlpg_set(struct vcpu *v, struct tlb *set, u64 linear)
 			struct tlb_entry *entry = &set->entry[i];
 
 			if ((entry->read >= start && entry->read <= end) ||
-			    (entry->write >= start && entry->write <= end) ||
-			    (entry->exec >= start && entry->exec <= end))
+			    (entry->write >= start && entry->write <= end))
 				mmu_clear_entry(entry);
 		}
+		mmu_clear_code(set);
 		mode_clear_jumps(set->jumps);
 		(void)v;
 		return;
 	}
 	mmu_clear_entry(&set->entry[index]);
-	if (set->exec_seen[index / 64] & BIT64(index % 64)) {
+	index &= TLB_CODE - 1;
+	if (set->code_seen[index / 64] & BIT64(index % 64)) {
+		mmu_clear_code(set);
 		mode_clear_jumps(set->jumps);
-		memset(set->exec_seen, 0, sizeof(set->exec_seen));
 	}
 }
 

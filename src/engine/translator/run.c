@@ -261,6 +261,7 @@ run_helper(struct vcpu *v)
 	int result;
 
 	run_set_rip(v, t->page_va + h->guest);
+	t->count.helpers++;
 	v->replay.next = 0;
 	result = h->fn(v, &h->in);
 	if (result == HELPER_EXIT)
@@ -340,6 +341,7 @@ run_guest(struct vcpu *v)
 	for (;;) {
 		t->flags = flags_to_m(v->rflags);
 		stub_run(t);
+		t->count.leaves++;
 		v->rflags = (v->rflags & ~(u64)RFLAGS_ARITH) | flags_from_m(t->flags);
 		switch ((enum leave_reason)t->reason) {
 		case LEAVE_JUMP:
@@ -413,7 +415,7 @@ run_block(struct vcpu *v)
 		return RUN_ON;
 	if (!b)
 		return run_failed(v, "code outside of RAM");
-	t->page_va = align_down(linear, MEMORY_PAGE);
+	leaf_enter(v, b, linear);
 	t->resume = b->entry;
 	t->block_died = false;
 	return run_guest(v);

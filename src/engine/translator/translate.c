@@ -153,16 +153,63 @@ translate_liveness(struct build *b)
 	}
 }
 
+/* Room before the code for what the check of the second page compares with. */
+static void
+translate_crossing(struct build *b)
+{
+	b->crossing = NULL;
+	if (b->ram2 == UINT64_MAX)
+		return;
+	b->crossing = (struct crossing *)(void *)b->e.at;
+	b->e.at += sizeof(*b->crossing);
+	*b->crossing = (struct crossing){0};
+	b->start = b->e.at;
+}
+
+/* A link or a jump cache leads here by the first page alone: is the second one still the
+ * block's? If not known, the search looks. */
+static void
+translate_check_crossing(struct build *b)
+{
+	struct emit *e = &b->e;
+	const u8 *known = (const u8 *)b->crossing + e->delta;
+	u8 *other[2];
+
+	emit_load_var(e, T0, &b->t->page_va);
+	emit_alu_var(e, ALU_CMP, T0, known + offsetof(struct crossing, page_va));
+	other[0] = emit_jcc(e, CC_NE, emit_rx(e));
+	emit_load_var(e, T2, &b->t->jumps);
+	emit_load(e, T2, T2, offsetof(struct jump_cache, epoch));
+	emit_alu_var(e, ALU_CMP, T2, known + offsetof(struct crossing, epoch));
+	other[1] = emit_jcc(e, CC_NE, emit_rx(e));
+	b->other[0] = other[0];
+	b->other[1] = other[1];
+}
+
+static void
+translate_other_crossing(struct build *b)
+{
+	struct emit *e = &b->e;
+
+	emit_patch(e, b->other[0], emit_rx(e));
+	emit_patch(e, b->other[1], emit_rx(e));
+	emit_lea(e, T0, T0, b->insn[0].at);
+	emit_jmp(e, b->t->stub.jump);
+}
+
 static void
 translate_generate(struct build *b)
 {
 	struct build_insn *last = &b->insn[b->count - 1];
 
+	translate_crossing(b);
 	/* Entered with flags in RFLAGS, they are saved first, unless nobody needs them. */
 	if (b->insn[0].live)
 		stub_save_flags(b->t, &b->e);
 	b->entry = emit_rx(&b->e);
 	b->flags = b->insn[0].live ? FLAGS_M : 0;
+	if (b->crossing)
+		translate_check_crossing(b);
 	for (unsigned i = 0; i < b->count; i++)
 		flow_generate(b, &b->insn[i]);
 	if (!classify_ends_block(last)) {
@@ -175,6 +222,8 @@ translate_generate(struct build *b)
 	}
 	flow_exits(b);
 	generate_slow_paths(b);
+	if (b->crossing)
+		translate_other_crossing(b);
 }
 
 static struct block *
@@ -205,6 +254,7 @@ translate_register(struct build *b)
 	block->code = b->start;
 	block->code_len = (u32)(b->e.at - b->start);
 	block->entry = b->entry;
+	block->crossing = b->crossing;
 	block->entry_r = b->start + b->e.delta;
 	t->code_used = (size_t)align_up((u64)(b->e.at - t->code_rw), 16);
 	return block_add(b->v, block) ? block : NULL;
@@ -250,5 +300,6 @@ translate(struct vcpu *v, u64 linear)
 	if (b.full)
 		return NULL;
 	block = translate_register(&b);
+	t->count.translated += b.count;
 	return block;
 }

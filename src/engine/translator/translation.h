@@ -26,10 +26,11 @@ enum { T0 = 15, T1 = 14, T2 = 11 };
 #define HOMED_MASK (BIT(15) | BIT(14) | BIT(11))
 
 enum {
-	TLB_BITS = 9,
+	TLB_BITS = 11,
 	TLB_SIZE = 1 << TLB_BITS,
 	JUMP_BITS = 12,
 	JUMP_SIZE = 1 << JUMP_BITS,
+	TLB_CODE = 256,
 	TLB_SLOTS = 16, /* address spaces of user mode kept at once */
 	TLB_LARGE = 16,
 	TLB_LOG = 64,
@@ -43,20 +44,35 @@ enum {
 #define TLB_NONE (~0ull)
 
 struct tlb_entry {
-	u64 read, write, exec; /* tags */
-	u64 addend;	       /* host address - linear address */
+	u64 read, write; /* tags */
+	u64 addend;	 /* host address - linear address */
+	u64 unused;	 /* 32 bytes: the index is one shift and mask of the address */
+};
+
+/* The same for fetching code, which only searches for blocks use. */
+struct tlb_code {
+	u64 page; /* tag */
+	u64 ram;  /* RAM offset of the page */
 };
 
 struct jump_cache {
-	u64 linear[JUMP_SIZE]; /* 1 where empty: no odd hash collides, see leaf_jump.c */
+	u64 linear[JUMP_SIZE]; /* mode_clear_jumps says what stands where it is empty */
 	const u8 *code[JUMP_SIZE];
+	u64 epoch; /* another one each time it is emptied */
+};
+
+/* Before the code of a block with an instruction that crosses into a second page: for
+ * which page_va and jump cache epoch the second page was seen to be the block's. */
+struct crossing {
+	u64 page_va, epoch;
 };
 
 /* One set of translations: kernel without or with access to user pages, or one
  * user address space. */
 struct tlb {
 	struct tlb_entry entry[TLB_SIZE];
-	u64 exec_seen[TLB_SIZE / 64]; /* indices from which code was ever fetched: jumps depend on them */
+	struct tlb_code code[TLB_CODE];
+	u64 code_seen[TLB_CODE / 64]; /* indices from which code was ever fetched: jumps depend on them */
 	u64 large[TLB_LARGE];	      /* start of a 1 GiB range with large pages in it */
 	unsigned large_count;	      /* TLB_LARGE + 1: anywhere */
 	u16 log[TLB_LOG];	      /* kernel sets: indices of non-global entries */
@@ -152,6 +168,7 @@ struct block {
 	u8 *code;	 /* written view */
 	const u8 *entry; /* executable view: with flags in M */
 	const u8 *entry_r; /* with flags in RFLAGS */
+	struct crossing *crossing; /* written view, NULL if none */
 	u32 code_len;
 	u32 mode;
 	u16 guest, guest_len; /* page offset and length of the guest code */
@@ -217,6 +234,9 @@ struct translation {
 	struct block **by_address;  /* all blocks in order of their code */
 	size_t block_count, block_max;
 	u64 flushes;
+	struct {
+		u64 jumps, links, misses, fills, leaves, helpers, accesses, translated;
+	} count; /* how often each slow way was taken */
 
 	struct {
 		const u8 *enter, *leave_r, *leave_m, *leave_signal;
@@ -263,6 +283,7 @@ enum {
 	OPTION_NOCHAIN = BIT(0), /* no direct links, no jump cache */
 	OPTION_SINGLE = BIT(1),	 /* blocks of one instruction, every access the slow way */
 	OPTION_NOLEAF = BIT(2),	 /* full helpers only */
+	OPTION_STATS = BIT(3),	 /* counts, at the end, to the log */
 };
 
 struct engine {

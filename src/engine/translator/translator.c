@@ -83,7 +83,7 @@ translator_destroy(struct engine *e)
 static u32
 translator_options(void)
 {
-	static const char *const names[] = {"nochain", "single", "noleaf"};
+	static const char *const names[] = {"nochain", "single", "noleaf", "stats"};
 	const char *text = getenv("BIGA_TRANSLATOR");
 	u32 options = 0;
 
@@ -338,6 +338,7 @@ translator_place_sets(struct translation *t, const struct layout *l)
 		t->sets[i] = &sets[i];
 		t->sets[i]->jumps = &jumps[i <= TLB_KERNEL_USER ? 0 : i];
 		t->sets[i]->key = TLB_NONE;
+		t->sets[i]->jumps->epoch = i + 1;
 	}
 	t->user_set = TLB_USER_FIRST;
 }
@@ -362,6 +363,14 @@ translator_vcpu_destroy(struct engine_vcpu *vcpu)
 	struct engine *e = v->engine;
 
 	e->vcpu[v->index] = NULL;
+	if (e->options & OPTION_STATS)
+		log_warning("vcpu %u: %zu blocks, %llu instructions, %zu KiB code, %llu flushes; %llu jumps, %llu links, "
+			 "%llu fills, %llu leaves, %llu helpers, %llu accesses",
+			 v->index, t->block_count, (unsigned long long)t->count.translated,
+			 t->code_used >> 10, (unsigned long long)t->flushes,
+			 (unsigned long long)t->count.jumps, (unsigned long long)t->count.links,
+			 (unsigned long long)t->count.fills, (unsigned long long)t->count.leaves,
+			 (unsigned long long)t->count.helpers, (unsigned long long)t->count.accesses);
 	signals_timer_destroy(v);
 	translator_unmap(t->arena, t->arena_size);
 	translator_unmap(t->hash, BLOCK_HASH * sizeof(*t->hash));

@@ -27,6 +27,16 @@ leaf_find_block(struct vcpu *v, u64 linear)
 	return NULL;
 }
 
+void
+leaf_enter(struct vcpu *v, struct block *b, u64 linear)
+{
+	struct translation *t = vcpu_translation(v);
+
+	t->page_va = align_down(linear, MEMORY_PAGE);
+	if (b->crossing)
+		*b->crossing = (struct crossing){t->page_va, t->jumps->epoch};
+}
+
 /* Where code at LINEAR goes on; also tells the jump cache. */
 static const u8 *
 leaf_go(struct vcpu *v, u64 linear)
@@ -35,6 +45,7 @@ leaf_go(struct vcpu *v, u64 linear)
 	unsigned slot = jump_slot(linear);
 	struct block *b;
 
+	t->count.jumps++;
 	if (translation_kicked(t) || (t->mode & (MODE_SINGLE)))
 		return NULL;
 	b = leaf_find_block(v, linear);
@@ -44,7 +55,7 @@ leaf_go(struct vcpu *v, u64 linear)
 		t->jumps->linear[slot] = linear;
 		t->jumps->code[slot] = b->entry;
 	}
-	t->page_va = align_down(linear, MEMORY_PAGE);
+	leaf_enter(v, b, linear);
 	return b->entry;
 }
 
@@ -83,12 +94,14 @@ leaf_link(struct vcpu *v)
 	struct link *l = t->link;
 	struct block *b;
 
+	t->count.links++;
 	if (translation_kicked(t))
 		return NULL;
 	b = leaf_find_block(v, t->page_va + l->target);
 	if (!b)
 		return NULL;
-	if (b->ram2 == UINT64_MAX && !(v->engine->options & OPTION_NOCHAIN))
+	leaf_enter(v, b, t->page_va);
+	if (!(v->engine->options & OPTION_NOCHAIN))
 		block_link(t, l, b);
 	return b->entry;
 }

@@ -96,48 +96,51 @@ leaf_note_large(struct tlb *set, u64 linear)
 }
 
 static void
-leaf_note_nonglobal(struct tlb *set, unsigned index, bool exec)
+leaf_note_nonglobal(struct tlb *set, unsigned index)
 {
-	if (exec)
-		set->exec_nonglobal = true;
 	if (set->log_count < TLB_LOG)
 		set->log[set->log_count++] = (u16)index;
 	else
 		set->log_count = TLB_LOG + 1;
 }
 
-struct tlb_entry *
-leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, unsigned access)
+/* The walk for LINEAR: RAM offset of its page, or UINT64_MAX if it faults or is not RAM. */
+static u64
+leaf_walk(struct vcpu *v, struct tlb *set, u64 linear, unsigned access, struct walk_result *r)
 {
 	struct walk_context ctx;
-	struct walk_result r;
-	unsigned flags = leaf_walk_flags(v, set), index = leaf_index(linear);
-	struct tlb_entry *entry = &set->entry[index];
-	u64 page = align_down(linear, MEMORY_PAGE), ram, addend;
+	u64 ram;
 
 	leaf_walk_context(v, &ctx);
-	if (walk(&ctx, linear, access | flags, &r) != 0)
-		return NULL;
-	ram = engine_ram_offset(v->engine, r.gpa);
+	if (walk(&ctx, linear, access | leaf_walk_flags(v, set), r) != 0)
+		return UINT64_MAX;
+	ram = engine_ram_offset(v->engine, r->gpa);
+	if (ram == UINT64_MAX)
+		return UINT64_MAX;
+	if (r->page_size > MEMORY_PAGE && (v->cr0 & CR0_PG))
+		leaf_note_large(set, linear);
+	return align_down(ram, MEMORY_PAGE);
+}
+
+struct tlb_entry *
+leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write)
+{
+	unsigned index = leaf_index(linear);
+	struct tlb_entry *entry = &set->entry[index];
+	struct walk_result r;
+	u64 page = align_down(linear, MEMORY_PAGE);
+	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r), addend;
+
+	vcpu_translation(v)->count.fills++;
 	if (ram == UINT64_MAX)
 		return NULL;
-	ram = align_down(ram, MEMORY_PAGE);
 	addend = (u64)(v->engine->ram + ram) - page;
-	if (entry->addend != addend ||
-	    (entry->read != page && entry->write != page && entry->exec != page))
-		*entry = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, addend};
-	if (access & WALK_EXEC)
-		entry->exec = page;
-	else
-		entry->read = page;
-	if ((access & WALK_WRITE) && leaf_may_write(v, ram))
+	if (entry->addend != addend || entry->read != page)
+		*entry = (struct tlb_entry){page, TLB_NONE, addend, 0};
+	if (write && leaf_may_write(v, ram))
 		entry->write = page;
-	if (r.page_size > MEMORY_PAGE && (v->cr0 & CR0_PG))
-		leaf_note_large(set, linear);
-	if (access & WALK_EXEC)
-		set->exec_seen[index / 64] |= BIT64(index % 64);
-	if (!r.global && !(flags & WALK_USER))
-		leaf_note_nonglobal(set, index, (access & WALK_EXEC) != 0);
+	if (!r.global && set < vcpu_translation(v)->sets[TLB_USER_FIRST])
+		leaf_note_nonglobal(set, index);
 	return entry;
 }
 
@@ -155,7 +158,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 		return NULL;
 	if (unlikely(v->dr7 & 0xff) && set->entry == vcpu_translation(v)->tlb)
 		return NULL;
-	entry = leaf_fill(v, set, linear, write ? WALK_WRITE : 0);
+	entry = leaf_fill(v, set, linear, write);
 	if (!entry || (write ? entry->write : entry->read) != page)
 		return NULL;
 	return (u8 *)(linear + entry->addend);
@@ -180,17 +183,23 @@ u64
 leaf_code(struct vcpu *v, u64 linear)
 {
 	struct tlb *set = leaf_current_set(v);
-	struct tlb_entry *entry = &set->entry[leaf_index(linear)];
-	u64 page = align_down(linear, MEMORY_PAGE);
+	unsigned index = (unsigned)(linear >> 12) & (TLB_CODE - 1);
+	struct tlb_code *code = &set->code[index];
+	u64 page = align_down(linear, MEMORY_PAGE), ram;
+	struct walk_result r;
 
-	if (entry->exec != page) {
-		if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
-			return UINT64_MAX;
-		entry = leaf_fill(v, set, linear, WALK_EXEC);
-		if (!entry)
-			return UINT64_MAX;
-	}
-	return linear + entry->addend - (u64)v->engine->ram;
+	if (likely(code->page == page))
+		return code->ram + (linear & (MEMORY_PAGE - 1));
+	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
+		return UINT64_MAX;
+	ram = leaf_walk(v, set, linear, WALK_EXEC, &r);
+	if (ram == UINT64_MAX)
+		return UINT64_MAX;
+	*code = (struct tlb_code){page, ram};
+	set->code_seen[index / 64] |= BIT64(index % 64);
+	if (!r.global)
+		set->exec_nonglobal = true;
+	return ram + (linear & (MEMORY_PAGE - 1));
 }
 
 u8 *

@@ -27,16 +27,17 @@ unsigned leaf_walk_flags(const struct vcpu *v, const struct tlb *set);
 
 /* The block for LINEAR in the current mode, from hash only, or NULL. */
 struct block *leaf_find_block(struct vcpu *v, u64 linear);
+/* What must be so when B, found for LINEAR, is entered. */
+void leaf_enter(struct vcpu *v, struct block *b, u64 linear);
 /* Called by stub.jump, stub.branch, stub.link, stub.leaf_helper: code to go on at, or NULL to leave. */
 const u8 *leaf_jump(struct vcpu *v);
 const u8 *leaf_branch(struct vcpu *v);
 const u8 *leaf_link(struct vcpu *v);
 const u8 *leaf_helper(struct vcpu *v);
 
-/* Fills (or finds) the entry of SET for LINEAR as ACCESS (one WALK_ bit of WRITE and EXEC, or 0)
- * asks; NULL if the access faults or is not RAM. The tag asked for may still be absent: a store
- * to translated code, or data breakpoints. */
-struct tlb_entry *leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, unsigned access);
+/* Fills the entry of SET for LINEAR; NULL if the access faults or is not RAM. The write tag may
+ * still be absent: a store to translated code. */
+struct tlb_entry *leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write);
 /* Notes that page (RAM offset) gets written by this vCPU: true if its stores may be fast. */
 bool leaf_may_write(struct vcpu *v, u64 ram);
 
