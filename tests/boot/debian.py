@@ -2,22 +2,30 @@
 """The Debian 12 guest: systemd to a root shell, tools, network, a clean disk.
 
 timeout: 900
+long: 1500
 """
 import base64
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+import program
 import servers
 from guest import Guest, image
 
 ENGINE = sys.argv[1] if len(sys.argv) > 1 else "biga"
-CPUS = int(os.environ.get("CPUS", "2"))
+LONG = os.environ.get("LONG") == "1"
+CPUS = int(os.environ.get("CPUS", "4" if LONG else "2"))
 HOST = "10.0.2.2"
-MEGABYTES = 200 if os.environ.get("MODE", "release") == "release" else 16
+MEGABYTES = 200 if LONG else 64 if os.environ.get("MODE", "release") == "release" else 16
+DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3-256", "blake2b512",
+           "blake2s256")
+CIPHERS = ("aes-128-cbc", "aes-256-cbc", "aes-192-ctr", "aes-256-ctr", "chacha20", "camellia-256-cbc",
+           "aria-128-ctr")
 
 PROGRAM = r"""
 #include <stdio.h>
@@ -66,6 +74,49 @@ def step(text):
 def put(guest, path, text):
     encoded = base64.encodebytes(text.encode()).decode()
     guest.run(f"base64 -d >{path} <<'END'\n{encoded}END")
+
+
+def build(guest, port):
+    """Debian's compiler and make on a program of some thousand lines."""
+    guest.run(f"mkdir -p /root/program && cd /root/program && wget -q -O - "
+              f"http://{HOST}:{port}/program.tar | tar -x")
+    guest.run(f"make -s -j {CPUS} -C /root/program", 400)
+    _, out = guest.run("/root/program/program")
+    expected = program.make()[1]
+    assert out == expected, f"{out} is not {expected}"
+
+
+def write_program(folder):
+    tree = os.path.join(folder, "program")
+    os.mkdir(tree)
+    for name, text in program.make()[0].items():
+        with open(os.path.join(tree, name), "w", encoding="utf-8") as f:
+            f.write(text)
+    subprocess.run(["tar", "-C", tree, "-cf", os.path.join(folder, "program.tar"), "."], check=True)
+
+
+def openssl_script(data, key):
+    """Prints lines that are the same wherever it runs."""
+    lines = [f"openssl dgst -r -{d} {data} | cut -d' ' -f1" for d in DIGESTS]
+    lines += [f"openssl enc -{c} -K {'2b' * 32} -iv {'7e' * 16} -in {data} 2>/dev/null | "
+              "openssl dgst -r -sha256 | cut -d' ' -f1" for c in CIPHERS]
+    lines += [f"openssl dgst -sha256 -sign {key} {data} | openssl dgst -r -sha256 | cut -d' ' -f1"]
+    return "; ".join(lines)
+
+
+def digests(guest, port, folder):
+    """openssl's results in the guest are those of the host's."""
+    data, key = os.path.join(folder, "data"), os.path.join(folder, "key.pem")
+    with open(data, "wb") as f:
+        f.write(os.urandom(3_000_001))
+    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    here = subprocess.run(["sh", "-c", openssl_script(shlex.quote(data), shlex.quote(key))],
+                          check=True, capture_output=True, text=True).stdout.split()
+    assert len(set(here)) == len(DIGESTS) + len(CIPHERS) + 1, here
+    for name in ("data", "key.pem"):
+        guest.run(f"wget -q -O /tmp/{name} http://{HOST}:{port}/{name}")
+    _, out = guest.run(openssl_script("/tmp/data", "/tmp/key.pem"), 300)
+    assert out.split() == here, f"{out} is not {here}"
 
 
 def tools(guest):
@@ -172,6 +223,14 @@ def main():
             names(guest)
             echo(guest, tcp_forward, udp_forward)
             step("TCP and UDP, both ways")
+            files = os.path.join(tmp, "files")
+            os.mkdir(files)
+            write_program(files)
+            port = servers.web_server(files)
+            build(guest, port)
+            step("make and gcc, a program of many files")
+            digests(guest, port, files)
+            step("openssl as on the host")
             bulk(guest)
             step(f"{MEGABYTES} MB each way")
             packages(guest, tmp)

@@ -139,11 +139,13 @@ pages_drop_writes(struct vcpu *v, u64 page)
 	__atomic_fetch_and(&v->engine->page_writers[page], (u16)~BIT(v->index), __ATOMIC_SEQ_CST);
 }
 
+/* Too much mail to know it all. The block that runs is needed until its end. */
 static void
 pages_forget_all(struct vcpu *v)
 {
-	block_flush(v);
 	mmu_flush_all(v);
+	vcpu_translation(v)->flush_wanted = true;
+	pages_kick(v);
 }
 
 static void
@@ -194,6 +196,7 @@ pages_await(struct vcpu *v, struct vcpu *to, u64 number)
 	       __atomic_load_n(&t->in_guest, __ATOMIC_SEQ_CST)) {
 		if (translation_kicked(own))
 			pages_mail(v);
+		pages_park(v); /* TO may be waiting for this vCPU to stop */
 		sched_yield();
 	}
 }
@@ -277,7 +280,8 @@ pages_park(struct vcpu *v)
 	while (__atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST))
 		sched_yield();
 	__atomic_store_n(&t->in_guest, 1, __ATOMIC_SEQ_CST);
-	pages_kick(v); /* whoever came meanwhile, and mail, are looked at before guest code runs */
+	pages_mail(v); /* nobody waited for it to be read */
+	pages_kick(v); /* and whoever came meanwhile is looked at soon */
 }
 
 void

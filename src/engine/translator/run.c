@@ -139,6 +139,9 @@ run_kicked(struct vcpu *v)
 	__atomic_store_n(&t->poll, &t->poll_word, __ATOMIC_SEQ_CST);
 	pages_park(v);
 	pages_mail(v);
+	if (t->flush_wanted)
+		block_flush(v);
+	t->flush_wanted = false;
 	if (run_answered(v))
 		t->starts_later = true;
 	else

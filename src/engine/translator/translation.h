@@ -263,6 +263,7 @@ struct translation {
 	bool writing_later; /* the last exit was a queued store */
 	bool halt_told;
 	bool leave_wanted; /* by engine_kick, at the next instruction boundary */
+	bool flush_wanted; /* all blocks are to be dropped, at the next instruction boundary */
 	bool starts_later; /* INIT or SIPI may wait for the end of the instruction under way */
 	bool again;	   /* the helper asked to be run again: a step of a repetition is done */
 	u32 eoi[8]; /* level-triggered vectors that ended, not yet told to the machine */

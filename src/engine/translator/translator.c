@@ -436,7 +436,7 @@ translator_init_vcpu(struct engine *e, struct vcpu *v, unsigned index)
 	t->code_stubs = t->code_used = (size_t)align_up((u64)(out.at - t->code_rw), 64);
 	lapic_init(&v->lapic, index, &host);
 	mmu_flush_all(v);
-	reset = calloc(1, sizeof(*reset));
+	reset = aligned_alloc(64, align_up(sizeof(*reset), 64));
 	if (reset) {
 		cpu_state_reset(reset, index);
 		vcpu_set_state(v, reset, translator_state_tsc(e));
