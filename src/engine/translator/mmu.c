@@ -161,9 +161,11 @@ mmu_store_ram(struct vcpu *v, u64 ram, const u8 *buf, unsigned len)
 	u8 *p = v->engine->ram + ram;
 
 	if (len == 8 && (ram & 7) == 0)
-		__atomic_store_n((u64 *)(void *)p, *(const u64 *)(const void *)buf, __ATOMIC_RELEASE);
+		__atomic_store_n((u64 *)(void *)p, *(const u64 *)(const void *)buf,
+				 __ATOMIC_RELEASE);
 	else if (len == 4 && (ram & 3) == 0)
-		__atomic_store_n((u32 *)(void *)p, *(const u32 *)(const void *)buf, __ATOMIC_RELEASE);
+		__atomic_store_n((u32 *)(void *)p, *(const u32 *)(const void *)buf,
+				 __ATOMIC_RELEASE);
 	else
 		memcpy(p, buf, len);
 	if (v->engine->dirty)
@@ -276,7 +278,8 @@ mmu_segment_fault(struct vcpu *v, enum cpu_segment seg)
 }
 
 static bool
-mmu_segment_allows(const struct vcpu *v, const struct segment *s, u64 offset, unsigned len, bool write)
+mmu_segment_allows(const struct vcpu *v, const struct segment *s, u64 offset, unsigned len,
+		   bool write)
 {
 	bool code = (s->attr & 8) != 0;
 	u64 last = offset + len - 1, top;
@@ -358,16 +361,29 @@ mmu_clear_entry(struct tlb_entry *entry)
 	entry->read = entry->write = TLB_NONE;
 }
 
+/* User sets but for the current one become free: they are cleared when they are taken again. */
+static void
+mmu_free_others(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+
+	for (unsigned i = TLB_USER_FIRST; i < TLB_SETS; i++) {
+		if (i == t->user_set)
+			continue;
+		t->sets[i]->key = TLB_NONE;
+		t->sets[i]->used = 0;
+	}
+}
+
 void
 mmu_flush_all(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
 
-	for (unsigned i = 0; i < TLB_SETS; i++) {
-		mmu_clear_set(v, t->sets[i]);
-		if (i >= TLB_USER_FIRST && i != t->user_set)
-			t->sets[i]->key = TLB_NONE;
-	}
+	mmu_clear_set(v, t->sets[TLB_KERNEL]);
+	mmu_clear_set(v, t->sets[TLB_KERNEL_USER]);
+	mmu_clear_set(v, t->sets[t->user_set]);
+	mmu_free_others(v);
 }
 
 /* Takes what is not global out of a kernel set. */
@@ -402,11 +418,8 @@ mmu_flush_local(struct vcpu *v)
 	struct translation *t = vcpu_translation(v);
 
 	mmu_drop_kernel_nonglobal(v);
-	for (unsigned i = TLB_USER_FIRST; i < TLB_SETS; i++) {
-		mmu_clear_set(v, t->sets[i]);
-		if (i != t->user_set)
-			t->sets[i]->key = TLB_NONE;
-	}
+	mmu_clear_set(v, t->sets[t->user_set]);
+	mmu_free_others(v);
 }
 
 static u64
