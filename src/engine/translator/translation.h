@@ -309,7 +309,7 @@ struct engine {
 	unsigned notify_count;
 	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the machine */
 	u32 exclusive; /* [a] index + 1 of the vCPU that runs alone for a locked access, or 0 */
-	size_t code_cache; /* a vCPU's share */
+	size_t code_cache; /* bytes of code a vCPU */
 	u32 options;
 };
 

@@ -93,6 +93,18 @@ translator_options(void)
 	return options;
 }
 
+/* Code of one vCPU, whose share of the cache is SHARE bytes: the rest of it is for the records of
+ * blocks (translator_alloc), half as much, and the table of blocks, a sixteenth. */
+static size_t
+translator_code_size(u64 share)
+{
+	if (share < CODE_CACHE_LEAST)
+		share = CODE_CACHE_LEAST;
+	if (share > CODE_CACHE_MOST)
+		share = CODE_CACHE_MOST;
+	return (size_t)align_down(share * 5 / 8, 4096);
+}
+
 static int
 translator_create(struct engine **out, const struct engine_config *config)
 {
@@ -116,11 +128,7 @@ translator_create(struct engine **out, const struct engine_config *config)
 	e->ram = memory_ram_host(config->memory);
 	e->ram_size = memory_ram_size(config->memory);
 	e->low_size = memory_low_size(config->memory);
-	e->code_cache = (size_t)align_down(total / config->vcpus, 4096);
-	if (e->code_cache < CODE_CACHE_LEAST)
-		e->code_cache = CODE_CACHE_LEAST;
-	if (e->code_cache > CODE_CACHE_MOST)
-		e->code_cache = CODE_CACHE_MOST;
+	e->code_cache = translator_code_size(total / config->vcpus);
 	pthread_mutex_init(&e->lock, NULL);
 	pages = e->ram_size >> 12;
 	e->page_code = translator_map(pages * sizeof(u16));
