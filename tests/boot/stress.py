@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""A mix of loads on the Debian guest for some minutes: CPU, memory, disk, processes.
+"""A mix of loads on the Debian guest, minutes in the long form: CPU, memory, disk, processes.
 
-timeout: 900
+timeout: 500
+long: 900
 modes: release
 """
 import os
@@ -13,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from guest import Guest, image
 
 ENGINE = sys.argv[1] if len(sys.argv) > 1 else "biga"
-SECONDS = int(os.environ.get("STRESS_SECONDS", "150"))
+SECONDS = int(os.environ.get("STRESS_SECONDS", "240" if os.environ.get("LONG") == "1" else "30"))
 LOADS = ("--cpu 1 --cpu-method all --matrix 1 --vm 1 --vm-bytes 64M --fork 1 --switch 1 --pipe 1 "
          "--mmap 1 --mmap-bytes 32M --sigsegv 1 --timer 1 --hdd 1 --hdd-bytes 64M --futex 1 "
          "--qsort 1 --zlib 1 --clone 1 --mutex 1 --nanosleep 1 --poll 1 --get 1")

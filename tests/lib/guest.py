@@ -100,7 +100,8 @@ def qemu_command(kernel, initrds, append, cpus, memory, disks, net, extra, machi
 
 class Guest:
     def __init__(self, engine="biga", kernel=None, initrds=(), append="console=ttyS0 panic=-1",
-                 cpus=1, memory="512M", disks=(), net=None, extra=(), machine="q35", echo=False):
+                 cpus=1, memory="512M", disks=(), net=None, extra=(), machine="q35", echo=False,
+                 terminal=False):
         self.tmp = tempfile.mkdtemp(prefix="biga-guest-")
         if engine == "biga":
             command = biga_command(kernel, initrds, append, cpus, memory, disks, net, list(extra))
@@ -112,8 +113,16 @@ class Guest:
         self.seen = 0     # how far wait() has read
         self.serial = 0
         self.started = time.monotonic()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, bufsize=0)
+        if terminal:
+            ours, theirs = os.openpty()
+            self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs,
+                                            start_new_session=True)
+            os.close(theirs)
+            self.input = self.output = ours
+        else:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=subprocess.STDOUT, bufsize=0)
+            self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
 
     def __enter__(self):
         return self
@@ -127,10 +136,13 @@ class Guest:
 
     def read_some(self, seconds):
         """More output into self.text; False at its end."""
-        ready, _, _ = select.select([self.process.stdout], [], [], max(seconds, 0))
+        ready, _, _ = select.select([self.output], [], [], max(seconds, 0))
         if not ready:
             return True
-        data = os.read(self.process.stdout.fileno(), 65536)
+        try:
+            data = os.read(self.output, 65536)
+        except OSError:  # a terminal whose other end is closed
+            return False
         text = data.decode(errors="replace").replace("\r", "")
         if self.echo:
             sys.stderr.write(text)
@@ -156,7 +168,7 @@ class Guest:
     def send(self, text):
         data = text.encode()
         while data:
-            n = os.write(self.process.stdin.fileno(), data[:256])
+            n = os.write(self.input, data[:256])
             data = data[n:]
 
     def login(self, seconds=240):
@@ -197,6 +209,9 @@ class Guest:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        if self.process.stdin:
+            self.process.stdin.close()
+            self.process.stdout.close()
+        else:
+            os.close(self.input)
         shutil.rmtree(self.tmp, ignore_errors=True)
