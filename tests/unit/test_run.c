@@ -313,6 +313,24 @@ init_then_sipi(void **state)
 	assert_int_equal(get(m, 1)->rip, 0);
 }
 
+/* HLT with interrupts off: only an NMI ends it. */
+static void
+nmi_wakes_a_halted_processor(void **state)
+{
+	static const u8 handler[] = {0xee, 0xcf, 0xf4}; /* out dx, al; iret */
+	static const u16 vector[2] = {HANDLER, 0};
+	struct machine *m = *state;
+
+	put(m, HANDLER, handler, sizeof(handler));
+	put(m, VECTOR_NMI * 4, vector, sizeof(vector));
+	start(m, in_hlt + 1, 1, 0);
+	assert_int_equal(run(m), EXIT_HALT);
+	engine_translator.send_msi(m->engine, 0xfee00000, 4 << 8);
+	assert_int_equal(run(m), EXIT_PORT);
+	assert_int_equal(get(m, 0)->rip, HANDLER);
+	assert_true(get(m, 0)->events.nmi_masked);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -329,6 +347,7 @@ main(void)
 		TEST(branch_beyond_the_limit_faults_itself),
 		TEST(one_tsc_for_all),
 		TEST(init_then_sipi),
+		TEST(nmi_wakes_a_halted_processor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

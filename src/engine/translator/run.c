@@ -180,7 +180,9 @@ run_would_wake(struct vcpu *v)
 
 	if (v->run_state == CPU_WAIT_SIPI || v->run_state == CPU_WAIT_INIT)
 		return false;
-	if (v->event.pending || v->nmi_pending)
+	if (lapic_take_nmi(&v->lapic))
+		v->nmi_pending = true;
+	if (v->event.pending || (v->nmi_pending && !v->nmi_masked))
 		return true;
 	return (v->rflags & RFLAGS_IF) && run_pending_vector(v, &extint) >= 0;
 }

@@ -513,6 +513,11 @@ translator_get_state(struct engine_vcpu *vcpu, struct cpu_state *state)
 {
 	struct vcpu *v = translator_vcpu(vcpu);
 
+	/* What other processors sent since it came back is part of its state. */
+	if (lapic_take_nmi(&v->lapic))
+		v->nmi_pending = true;
+	if (v->replay.count == 0 && !vcpu_translation(v)->answer_due)
+		pages_starts(v);
 	vcpu_get_state(v, state, translator_state_tsc(v->engine));
 	return 0;
 }
