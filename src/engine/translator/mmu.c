@@ -334,6 +334,12 @@ mmu_operand(struct vcpu *v, const struct insn *in, unsigned len, bool write, u64
 }
 
 static void
+mmu_clear_entry(struct tlb *set, unsigned index)
+{
+	set->entry[index].read = set->entry[index].write = TLB_EMPTY(index);
+}
+
+static void
 mmu_clear_code(struct tlb *set)
 {
 	memset(set->code, 0xff, sizeof(set->code));
@@ -344,18 +350,13 @@ mmu_clear_code(struct tlb *set)
 static void
 mmu_clear_set(struct vcpu *v, struct tlb *set)
 {
-	(void)v;
-	memset(set->entry, 0xff, sizeof(set->entry)); /* TLB_NONE */
+	translation_forget_stack(vcpu_translation(v));
+	for (unsigned i = 0; i < TLB_SIZE; i++)
+		mmu_clear_entry(set, i);
 	mmu_clear_code(set);
 	set->large_count = 0;
 	set->log_count = 0;
 	mode_clear_jumps(set->jumps);
-}
-
-static void
-mmu_clear_entry(struct tlb_entry *entry)
-{
-	entry->read = entry->write = TLB_NONE;
 }
 
 void
@@ -379,7 +380,7 @@ mmu_drop_nonglobal(struct vcpu *v, struct tlb *set)
 		return;
 	}
 	for (unsigned i = 0; i < set->log_count; i++)
-		mmu_clear_entry(&set->entry[set->log[i]]);
+		mmu_clear_entry(set, set->log[i]);
 	set->log_count = 0;
 	if (set->exec_nonglobal) {
 		mmu_clear_code(set);
@@ -392,6 +393,7 @@ mmu_drop_kernel_nonglobal(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
 
+	translation_forget_stack(t);
 	mmu_drop_nonglobal(v, t->sets[TLB_KERNEL]);
 	mmu_drop_nonglobal(v, t->sets[TLB_KERNEL_USER]);
 }
@@ -470,6 +472,7 @@ mmu_invlpg_set(struct vcpu *v, struct tlb *set, u64 linear)
 {
 	unsigned index = (unsigned)(linear >> 12) & (TLB_SIZE - 1);
 
+	translation_forget_stack(vcpu_translation(v));
 	if (mmu_near_large(set, linear)) { /* its page may be up to 1 GiB: all entries around */
 		u64 start = align_down(linear, 1ull << 30), end = start + (1ull << 30) - 1;
 
@@ -478,14 +481,13 @@ mmu_invlpg_set(struct vcpu *v, struct tlb *set, u64 linear)
 
 			if ((entry->read >= start && entry->read <= end) ||
 			    (entry->write >= start && entry->write <= end))
-				mmu_clear_entry(entry);
+				mmu_clear_entry(set, i);
 		}
 		mmu_clear_code(set);
 		mode_clear_jumps(set->jumps);
-		(void)v;
 		return;
 	}
-	mmu_clear_entry(&set->entry[index]);
+	mmu_clear_entry(set, index);
 	index &= TLB_CODE - 1;
 	if (set->code_seen[index / 64] & BIT64(index % 64)) {
 		mmu_clear_code(set);

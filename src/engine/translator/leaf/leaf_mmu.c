@@ -129,14 +129,15 @@ leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write)
 	struct tlb_entry *entry = &set->entry[index];
 	struct walk_result r;
 	u64 page = align_down(linear, MEMORY_PAGE);
-	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r), addend;
+	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r);
+	u8 *host;
 
 	vcpu_translation(v)->count.fills++;
 	if (ram == UINT64_MAX)
 		return NULL;
-	addend = (u64)(v->engine->ram + ram) - page;
-	if (entry->addend != addend || entry->read != page)
-		*entry = (struct tlb_entry){page, TLB_NONE, addend, 0};
+	host = v->engine->ram + ram;
+	if (entry->host != (u64)host || entry->read != page)
+		*entry = (struct tlb_entry){page, TLB_EMPTY(index), (u64)host, 0};
 	if (write && leaf_may_write(v, ram))
 		entry->write = page;
 	if (!r.global && set < vcpu_translation(v)->sets[TLB_USER_FIRST])
@@ -153,7 +154,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	if ((linear & 4095) + len > 4096)
 		return NULL;
 	if (likely((write ? entry->write : entry->read) == page))
-		return (u8 *)(linear + entry->addend);
+		return (u8 *)(entry->host + (linear & (MEMORY_PAGE - 1)));
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return NULL;
 	if (unlikely(v->dr7 & 0xff) && set->entry == vcpu_translation(v)->tlb)
@@ -161,7 +162,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	entry = leaf_fill(v, set, linear, write);
 	if (!entry || (write ? entry->write : entry->read) != page)
 		return NULL;
-	return (u8 *)(linear + entry->addend);
+	return (u8 *)(entry->host + (linear & (MEMORY_PAGE - 1)));
 }
 
 u8 *
@@ -202,15 +203,34 @@ leaf_code(struct vcpu *v, u64 linear)
 	return ram + (linear & (MEMORY_PAGE - 1));
 }
 
+/* An access at the stack pointer missed the stack's page: makes this one the stack's if it can be
+ * written and misses have been many. The operation adds STACK to what is returned. */
+static u8 *
+leaf_stack(struct vcpu *v, u8 *host)
+{
+	struct translation *t = vcpu_translation(v);
+	u64 page = align_down(t->linear, MEMORY_PAGE);
+	const struct tlb_entry *entry = &t->tlb[leaf_index(page)];
+
+	if (t->stack_credit < 0 && entry->write == page) {
+		t->stack_page = page;
+		t->stack_addend = entry->host - page;
+		t->stack_credit = STACK_CREDIT;
+	}
+	return host - t->stack_addend;
+}
+
 u8 *
 leaf_access(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
 	unsigned write = (t->access & ACCESS_WRITE) != 0;
+	u8 *host;
 
 	if (t->access & ACCESS_OFFSET)
 		return NULL;
 	if (unlikely(t->mode & (MODE_ALIGN | MODE_SINGLE)))
 		return NULL;
-	return leaf_host(v, t->linear, (unsigned)t->access & ACCESS_SIZE, write);
+	host = leaf_host(v, t->linear, (unsigned)t->access & ACCESS_SIZE, write);
+	return host && (t->access & ACCESS_STACK) ? leaf_stack(v, host) : host;
 }
