@@ -29,9 +29,10 @@ enum { T0 = 15, T1 = 14, STACK = 11 };
 enum {
 	TLB_BITS = 11,
 	TLB_SIZE = 1 << TLB_BITS,
-	JUMP_BITS = 12,
+	JUMP_BITS = 14,
 	JUMP_SIZE = 1 << JUMP_BITS,
-	TLB_CODE = 256,
+	TLB_CODE = 1024,
+	TLB_CODE_PROBES = 8,
 	TLB_SLOTS = 16, /* address spaces of user mode kept at once */
 	TLB_LARGE = 16,
 	TLB_LOG = 64,
@@ -55,10 +56,17 @@ struct tlb_entry {
 	u64 unused;	 /* 32 bytes: the index is one shift and mask of the address */
 };
 
-/* The same for fetching code, which only searches for blocks use. */
+/* The same for fetching code, which only searches for blocks use. A jump cache holds nothing but
+ * what was found through the entries that stand here: when they go, it goes. */
 struct tlb_code {
-	u64 page; /* tag */
+	u64 page; /* tag, or TLB_NONE */
 	u64 ram;  /* RAM offset of the page */
+};
+
+/* Where pages larger than 4 KiB were met, so that INVLPG elsewhere stays precise. */
+struct tlb_large {
+	u64 start[TLB_LARGE]; /* of a 1 GiB range */
+	unsigned count;	      /* TLB_LARGE + 1: anywhere */
 };
 
 struct jump_cache {
@@ -78,9 +86,8 @@ struct crossing {
 struct tlb {
 	struct tlb_entry entry[TLB_SIZE];
 	struct tlb_code code[TLB_CODE];
-	u64 code_seen[TLB_CODE / 64]; /* indices from which code was ever fetched: jumps depend on them */
-	u64 large[TLB_LARGE];	      /* start of a 1 GiB range with large pages in it */
-	unsigned large_count;	      /* TLB_LARGE + 1: anywhere */
+	bool code_stale; /* flushed: to be compared with the tables before they are used again */
+	struct tlb_large large, code_large;
 	u16 log[TLB_LOG];	      /* kernel sets: indices of non-global entries */
 	unsigned log_count;	      /* TLB_LOG + 1: too many */
 	bool exec_nonglobal;

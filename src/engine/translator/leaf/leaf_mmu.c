@@ -7,6 +7,8 @@
  */
 #include "engine/translator/leaf/leaf_mmu.h"
 
+#include "engine/translator/mode.h"
+
 static inline unsigned
 leaf_index(u64 linear)
 {
@@ -80,19 +82,18 @@ leaf_may_write(struct vcpu *v, u64 ram)
 	return true;
 }
 
-/* Remembers where large pages are, so that INVLPG elsewhere stays precise. */
 static void
-leaf_note_large(struct tlb *set, u64 linear)
+leaf_note_large(struct tlb_large *large, u64 linear)
 {
 	u64 start = align_down(linear, 1ull << 30);
 
-	for (unsigned i = 0; i < set->large_count && i < TLB_LARGE; i++)
-		if (set->large[i] == start)
+	for (unsigned i = 0; i < large->count && i < TLB_LARGE; i++)
+		if (large->start[i] == start)
 			return;
-	if (set->large_count < TLB_LARGE)
-		set->large[set->large_count++] = start;
+	if (large->count < TLB_LARGE)
+		large->start[large->count++] = start;
 	else
-		set->large_count = TLB_LARGE + 1;
+		large->count = TLB_LARGE + 1;
 }
 
 static void
@@ -118,7 +119,7 @@ leaf_walk(struct vcpu *v, struct tlb *set, u64 linear, unsigned access, struct w
 	if (ram == UINT64_MAX)
 		return UINT64_MAX;
 	if (r->page_size > MEMORY_PAGE && (v->cr0 & CR0_PG))
-		leaf_note_large(set, linear);
+		leaf_note_large((access & WALK_EXEC) ? &set->code_large : &set->large, linear);
 	return align_down(ram, MEMORY_PAGE);
 }
 
@@ -180,24 +181,77 @@ leaf_host_system(struct vcpu *v, u64 linear, unsigned len, unsigned write)
 	return leaf_host_in(v, t->sets[smap ? TLB_KERNEL : TLB_KERNEL_USER], linear, len, write);
 }
 
+void
+leaf_clear_code(struct tlb *set)
+{
+	for (unsigned i = 0; i < TLB_CODE; i++)
+		set->code[i].page = TLB_NONE;
+	set->code_stale = set->exec_nonglobal = false;
+	set->code_large.count = 0;
+	mode_clear_jumps(set->jumps);
+}
+
+/* The entry for PAGE, or an empty one for it, or NULL if there is no room. */
+static struct tlb_code *
+leaf_code_entry(struct tlb *set, u64 page)
+{
+	unsigned index = (unsigned)(page >> 12);
+
+	for (unsigned i = 0; i < TLB_CODE_PROBES; i++) {
+		struct tlb_code *code = &set->code[(index + i) & (TLB_CODE - 1)];
+
+		if (code->page == page || code->page == TLB_NONE)
+			return code;
+	}
+	return NULL;
+}
+
+bool
+leaf_has_code(struct tlb *set, u64 page)
+{
+	struct tlb_code *code = leaf_code_entry(set, page);
+
+	return !code || code->page == page;
+}
+
+void
+leaf_verify_code(struct vcpu *v, struct tlb *set)
+{
+	struct walk_result r;
+
+	for (unsigned i = 0; i < TLB_CODE; i++) {
+		struct tlb_code *code = &set->code[i];
+
+		if (code->page == TLB_NONE)
+			continue;
+		if (leaf_walk(v, set, code->page, WALK_EXEC, &r) == code->ram)
+			continue;
+		leaf_clear_code(set);
+		return;
+	}
+	set->code_stale = false;
+}
+
 u64
 leaf_code(struct vcpu *v, u64 linear)
 {
 	struct tlb *set = leaf_current_set(v);
-	unsigned index = (unsigned)(linear >> 12) & (TLB_CODE - 1);
-	struct tlb_code *code = &set->code[index];
 	u64 page = align_down(linear, MEMORY_PAGE), ram;
+	struct tlb_code *code = leaf_code_entry(set, page);
 	struct walk_result r;
 
-	if (likely(code->page == page))
+	if (likely(code && code->page == page))
 		return code->ram + (linear & (MEMORY_PAGE - 1));
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return UINT64_MAX;
 	ram = leaf_walk(v, set, linear, WALK_EXEC, &r);
 	if (ram == UINT64_MAX)
 		return UINT64_MAX;
+	if (!code) {
+		leaf_clear_code(set);
+		code = leaf_code_entry(set, page);
+	}
 	*code = (struct tlb_code){page, ram};
-	set->code_seen[index / 64] |= BIT64(index % 64);
 	if (!r.global)
 		set->exec_nonglobal = true;
 	return ram + (linear & (MEMORY_PAGE - 1));

@@ -90,6 +90,8 @@ mode_select(struct vcpu *v)
 		mode_switch_stack(t, t->sets[set]);
 	t->tlb = t->sets[set]->entry;
 	t->jumps = t->sets[set]->jumps;
+	if (unlikely(t->sets[set]->code_stale))
+		leaf_verify_code(v, t->sets[set]);
 	if (unlikely(t->sets[set]->jumps_mode != t->mode)) {
 		mode_clear_jumps(t->jumps);
 		t->sets[set]->jumps_mode = t->mode;
