@@ -11,7 +11,7 @@ import subprocess
 
 # Twenty-two standard tools.
 TOOLS = [
-    ("gzip", "gzip -c small"),
+    ("gzip", "gzip -nc small"),
     ("gunzip", "for i in 1 2 3; do gunzip -c small.gz; done"),
     ("xz", "head -c 1000000 small | xz -6 -c"),
     ("unxz", "xz -dc small.xz"),

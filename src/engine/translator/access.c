@@ -54,6 +54,8 @@ access_direct(struct vcpu *v, u64 ram, unsigned size)
 	if (t->block_died || t->mmio_writes_next != t->mmio_writes_count)
 		return false;
 	t->t0 = (u64)v->engine->ram + ram;
+	if (t->access & ACCESS_STACK)
+		t->t0 -= t->stack_addend;
 	t->resume = t->site;
 	return true;
 }

@@ -95,6 +95,7 @@ struct build {
 	u8 *other[2]; /* jumps of its check */
 	u32 mode;
 	u8 flags; /* FLAGS_R | FLAGS_M */
+	bool at_stack; /* the operation under way is at T0 + STACK rather than T0 */
 	bool full; /* ran out of some table: the block is to be given up */
 	u64 linear, ram, ram2;
 	unsigned count;

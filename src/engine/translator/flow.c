@@ -40,22 +40,30 @@ flow_stack_address(struct build *b, i32 n)
 	}
 }
 
+/* ModRM for the place that the access was translated to. */
+static void
+flow_at_t0(struct build *b, unsigned reg)
+{
+	if (b->at_stack)
+		emit_sib(&b->e, reg, T0, STACK, 1, 0);
+	else
+		emit_mem(&b->e, reg, T0, 0);
+}
+
 static void
 flow_store(struct build *b, unsigned src)
 {
-	if (b->mode & MODE_CODE64)
-		emit_store(&b->e, T0, 0, src);
-	else
-		emit_store32(&b->e, T0, 0, src);
+	emit_rex(&b->e, (b->mode & MODE_CODE64) != 0, src, b->at_stack ? STACK : 0, T0);
+	emit8(&b->e, 0x89);
+	flow_at_t0(b, src);
 }
 
 static void
 flow_load(struct build *b, unsigned dst)
 {
-	if (b->mode & MODE_CODE64)
-		emit_load(&b->e, dst, T0, 0);
-	else
-		emit_load32(&b->e, dst, T0, 0);
+	emit_rex(&b->e, (b->mode & MODE_CODE64) != 0, dst, b->at_stack ? STACK : 0, T0);
+	emit8(&b->e, 0x8b);
+	flow_at_t0(b, dst);
 }
 
 static bool
@@ -77,9 +85,9 @@ flow_op_push(struct build *b, const struct insn *in)
 	struct emit *e = &b->e;
 
 	if (flow_push_immediate(in)) {
-		emit_rex(e, (b->mode & MODE_CODE64) != 0, 0, 0, T0);
+		emit_rex(e, (b->mode & MODE_CODE64) != 0, 0, b->at_stack ? STACK : 0, T0);
 		emit8(e, 0xc7);
-		emit8(e, T0 & 7);
+		flow_at_t0(b, 0);
 		emit32(e, (u32)in->imm);
 	} else if (in->mem) {
 		emit_load_var(e, T1, &b->t->tmp);
@@ -133,10 +141,9 @@ flow_op_call(struct build *b, const struct build_insn *bi)
 static void
 flow_op_load_tmp(struct build *b, const struct insn *in)
 {
-	if (in->opsize == 8)
-		emit_load(&b->e, T1, T0, 0);
-	else
-		emit_load32(&b->e, T1, T0, 0);
+	emit_rex(&b->e, in->opsize == 8, T1, b->at_stack ? STACK : 0, T0);
+	emit8(&b->e, 0x8b);
+	flow_at_t0(b, T1);
 	emit_store_var(&b->e, &b->t->tmp, T1);
 }
 
@@ -217,10 +224,9 @@ flow_jump_cache(struct build *b, u32 branch)
 	emit_shr_imm(e, T1, JUMP_BITS);
 	emit_alu(e, ALU_XOR, true, T1, T0);
 	emit_alu_imm(e, ALU_AND, false, T1, JUMP_SIZE - 1);
-	emit_load_var(e, T2, &t->jumps);
-	emit_rex(e, true, T0, T1, T2); /* cmp [T2 + T1 * 8], T0 */
-	emit8(e, 0x39);
-	emit_sib(e, T0, T2, T1, 8, 0);
+	emit_lea_sib(e, true, T1, NO_BASE, T1, 8, 0);
+	emit_alu_var(e, ALU_ADD, T1, &t->jumps);
+	emit_alu_mem(e, ALU_CMP, T0, T1, 0);
 	miss = emit_jcc(e, CC_NE, t->stub.jump);
 	emit_rex(e, true, 0, 0, 0); /* cmp qword [poll], 0 */
 	emit8(e, 0x83);
@@ -229,9 +235,9 @@ flow_jump_cache(struct build *b, u32 branch)
 	kicked = emit_jcc(e, CC_E, t->stub.jump);
 	emit_alu_imm(e, ALU_AND, true, T0, -4096);
 	emit_store_var(e, &t->page_va, T0);
-	emit_rex(e, false, 4, T1, T2); /* jmp [T2 + T1 * 8 + code] */
+	emit_rex(e, false, 4, 0, T1); /* jmp [T1 + code] */
 	emit8(e, 0xff);
-	emit_sib(e, 4, T2, T1, 8, offsetof(struct jump_cache, code));
+	emit_mem(e, 4, T1, offsetof(struct jump_cache, code));
 	if (!branch)
 		return;
 	emit_patch(e, miss, emit_rx(e));
@@ -492,7 +498,7 @@ flow_helper(struct build *b, struct build_insn *bi)
 		emit_jmp(e, b->t->stub.helper);
 		return;
 	}
-	emit_rex(e, true, T2, 0, 0), emit8(e, 0x8d), emit8(e, (T2 & 7) << 3 | 5);
+	emit_rex(e, true, STACK, 0, 0), emit8(e, 0x8d), emit8(e, (STACK & 7) << 3 | 5);
 	place = e->at;
 	emit32(e, 0);
 	emit_jmp(e, b->t->stub.leaf_helper);

@@ -3,7 +3,7 @@
  * through the soft TLB, its flags.
  *
  * The order within an instruction keeps exceptions exact: address and TLB check
- * (spoils only T0 to T2, and RFLAGS where they are dead or saved), then flags back
+ * (spoils only T0 and T1, and RFLAGS where they are dead or saved), then flags back
  * if the operation needs them, then the operation, which alone changes guest state.
  */
 #include <cpuid.h>
@@ -144,18 +144,30 @@ generate_new_access(struct build *b)
 	return &b->access[b->access_count++];
 }
 
+static i32
+generate_tag(u32 access)
+{
+	return (access & ACCESS_WRITE) ? (i32)offsetof(struct tlb_entry, write)
+				       : (i32)offsetof(struct tlb_entry, read);
+}
+
 /* T0 = linear becomes a host address, or the miss is taken. */
 static u8 *
 generate_tlb_check(struct build *b, u32 access)
 {
 	struct emit *e = &b->e;
 	unsigned size = access & ACCESS_SIZE;
-	i32 tag = (access & ACCESS_WRITE) ? (i32)offsetof(struct tlb_entry, write)
-					  : (i32)offsetof(struct tlb_entry, read);
+	i32 tag = generate_tag(access);
 	u8 *miss;
 
 	if (b->mode & (MODE_SINGLE | MODE_ALIGN))
 		return emit_jmp(e, emit_rx(e)); /* the slow path looks at everything */
+	if (access & ACCESS_STACK) {
+		emit_mov(e, T1, T0);
+		emit_alu_var(e, ALU_SUB, T1, &b->t->stack_page);
+		emit_alu_imm(e, ALU_CMP, true, T1, 4096 - (i32)size);
+		return emit_jcc(e, CC_A, emit_rx(e));
+	}
 	if (generate_have_bmi2()) {
 		emit_rorx(e, T1, T0, 7);
 	} else {
@@ -164,14 +176,10 @@ generate_tlb_check(struct build *b, u32 access)
 	}
 	emit_alu_imm(e, ALU_AND, false, T1, (TLB_SIZE - 1) << 5);
 	emit_alu_var(e, ALU_ADD, T1, &b->t->tlb);
-	if (size > 1)
-		emit_lea(e, T2, T0, (i32)size - 1);
-	else
-		emit_mov(e, T2, T0);
-	emit_alu_imm(e, ALU_AND, true, T2, -4096);
-	emit_alu_mem(e, ALU_CMP, T2, T1, tag);
-	miss = emit_jcc(e, CC_NE, emit_rx(e));
-	emit_alu_mem(e, ALU_ADD, T0, T1, offsetof(struct tlb_entry, addend));
+	emit_alu_mem(e, ALU_SUB, T0, T1, tag);
+	emit_alu_imm(e, ALU_CMP, true, T0, 4096 - (i32)size);
+	miss = emit_jcc(e, CC_A, emit_rx(e));
+	emit_alu_mem(e, ALU_ADD, T0, T1, offsetof(struct tlb_entry, host));
 	return miss;
 }
 
@@ -210,6 +218,17 @@ generate_is_locked(const struct insn *in)
 	return (in->prefixes & INSN_LOCK) || (in->map == 0 && (in->opcode & 0xfe) == 0x86);
 }
 
+/* Whether an access is one at the stack pointer. */
+static bool
+generate_is_stack(const struct build *b, const struct insn *in, bool segmented)
+{
+	if (b->mode & (MODE_SINGLE | MODE_ALIGN))
+		return false;
+	if (!segmented)
+		return true;
+	return in->base == CPU_RSP && in->seg == CPU_SS && (b->mode & MODE_FLAT_DATA);
+}
+
 void
 generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 access,
 		bool segmented)
@@ -221,6 +240,8 @@ generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 ac
 	access |= (segmented ? bi->in.seg : (u32)CPU_SS) << ACCESS_SEG_SHIFT;
 	if (op != OP_STORE_PUSH && op != OP_STORE_CALL && generate_is_locked(&bi->in))
 		access |= ACCESS_LOCK;
+	if (generate_is_stack(b, &bi->in, segmented))
+		access |= ACCESS_STACK;
 	a->insn = bi;
 	a->op = op;
 	a->access = access;
@@ -228,7 +249,9 @@ generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 ac
 	a->miss = generate_tlb_check(b, access);
 	a->flags = b->flags;
 	a->fast = emit_rx(&b->e);
+	b->at_stack = (access & ACCESS_STACK) != 0;
 	generate_operation(b, bi, op);
+	b->at_stack = false;
 	a->after = emit_rx(&b->e);
 	a->flags_after = b->flags;
 }
@@ -241,15 +264,17 @@ generate_slow_path(struct build *b, struct build_access *a)
 	const u8 *site;
 
 	emit_patch(e, a->miss, emit_rx(e));
+	if (!(a->access & ACCESS_STACK) && !(b->mode & (MODE_SINGLE | MODE_ALIGN)))
+		emit_alu_mem(e, ALU_ADD, T0, T1, generate_tag(a->access)); /* linear again */
 	emit_mov_imm32(e, T1, a->access);
-	emit_rex(e, true, T2, 0, 0), emit8(e, 0x8d), emit8(e, (T2 & 7) << 3 | 5);
+	emit_rex(e, true, STACK, 0, 0), emit8(e, 0x8d), emit8(e, (STACK & 7) << 3 | 5);
 	to_site = e->at;
 	emit32(e, 0);
-	emit_jmp(e, b->t->stub.miss);
+	emit_jmp(e, (a->access & ACCESS_STACK) ? b->t->stub.stack : b->t->stub.miss);
 	if (a->limit) {
 		emit_patch(e, a->limit, emit_rx(e));
 		emit_mov_imm32(e, T1, a->access | ACCESS_OFFSET);
-		emit_rex(e, true, T2, 0, 0), emit8(e, 0x8d), emit8(e, (T2 & 7) << 3 | 5);
+		emit_rex(e, true, STACK, 0, 0), emit8(e, 0x8d), emit8(e, (STACK & 7) << 3 | 5);
 		limit_site = e->at;
 		emit32(e, 0);
 		emit_jmp(e, b->t->stub.miss);
@@ -267,7 +292,7 @@ generate_slow_path(struct build *b, struct build_access *a)
 		return;
 	}
 	emit_mov_imm32(e, T1, a->access);
-	emit_lea_rip(e, T2, a->after);
+	emit_lea_rip(e, STACK, a->after);
 	emit_jmp(e, (b->flags & FLAGS_R) ? b->t->stub.commit_r : b->t->stub.commit_m);
 }
 
@@ -280,7 +305,8 @@ generate_slow_paths(struct build *b)
 
 /* Where the fields of the instruction to be emitted point. */
 struct encoding {
-	bool mem; /* rm is [T0] */
+	bool mem;   /* rm is [T0] */
+	bool stack; /* rm is [T0 + STACK] */
 	unsigned reg, rm, vvvv;
 };
 
@@ -291,7 +317,7 @@ generate_vex(struct emit *e, const struct insn *in, const struct encoding *x)
 	unsigned rm = x->mem ? (unsigned)T0 : x->rm;
 
 	emit8(e, 0xc4);
-	emit8(e, (x->reg < 8 ? 0x80u : 0u) | 0x40u | (rm < 8 ? 0x20u : 0u) | in->map);
+	emit8(e, (x->reg < 8 ? 0x80u : 0u) | (x->stack ? 0u : 0x40u) | (rm < 8 ? 0x20u : 0u) | in->map);
 	emit8(e, (unsigned)in->vex_w << 7 | vvvv << 3 | (unsigned)in->vex_l << 2 | in->vex_pp);
 	emit8(e, in->opcode);
 }
@@ -310,7 +336,7 @@ generate_legacy(struct emit *e, const struct insn *in, const struct encoding *x,
 		emit8(e, 0x66);
 	if (in->prefixes & (INSN_REP | INSN_REPNE))
 		emit8(e, (in->prefixes & INSN_REP) ? 0xf3 : 0xf2);
-	rex = 0x40u | (in->rex & 8u) | (x->reg >> 3) << 2 | rm >> 3;
+	rex = 0x40u | (in->rex & 8u) | (x->reg >> 3) << 2 | (x->stack ? 2u : 0u) | rm >> 3;
 	if (rex != 0x40 || (in->prefixes & INSN_REX))
 		emit8(e, rex);
 	if (in->map > 0)
@@ -357,7 +383,9 @@ generate_encoded(struct build *b, const struct insn *in, const struct encoding *
 		generate_vex(e, in, x);
 	else
 		generate_legacy(e, in, x, opcode);
-	if (modrm && x->mem)
+	if (modrm && x->stack)
+		emit_sib(e, x->reg, T0, STACK, 1, 0);
+	else if (modrm && x->mem)
 		emit8(e, (x->reg & 7) << 3 | (T0 & 7));
 	else if (modrm)
 		emit8(e, 0xc0 | (x->reg & 7) << 3 | (x->rm & 7));
@@ -376,9 +404,9 @@ struct stand_ins {
 static unsigned
 generate_stand_in(struct stand_ins *s, unsigned reg, u8 use, bool mem)
 {
-	static const u8 order[] = {T1, T2, T0};
+	static const u8 free_regs[2][3] = {{T1, T0, STACK}, {T1, STACK, STACK}};
+	const u8 *order = free_regs[mem];
 
-	(void)mem;
 	if (!use || !homed(reg))
 		return reg;
 	for (unsigned i = 0; i < s->count; i++) {
@@ -404,7 +432,7 @@ generate_swap_high(struct build *b, unsigned high)
 static void
 generate_cmpxchg_high(struct build *b, const struct insn *in)
 {
-	struct encoding x = {.mem = true, .reg = T1};
+	struct encoding x = {.mem = true, .stack = b->at_stack, .reg = T1};
 
 	emit_store_var(&b->e, &b->t->tmp, in->reg & 3);
 	emit_rex(&b->e, false, T1, 0, 0);
@@ -418,7 +446,7 @@ generate_op_native(struct build *b, const struct insn *in)
 {
 	struct stand_ins s = {.count = 0};
 	struct encoding x = {.mem = in->mem && in->mem_size};
-	bool high = x.mem && in->reg_high;
+	bool high = x.mem && in->reg_high, spoilt = false;
 
 	if (high && in->map == 1 && in->opcode == 0xb0) {
 		generate_cmpxchg_high(b, in);
@@ -429,6 +457,11 @@ generate_op_native(struct build *b, const struct insn *in)
 	if (in->opreg_use && in->rm_high)
 		x.rm += 4;
 	x.vvvv = in->vvvv_use ? generate_stand_in(&s, in->vvvv, in->vvvv_use, x.mem) : 0;
+	for (unsigned i = 0; i < s.count; i++)
+		spoilt = spoilt || s.host[i] == STACK;
+	x.stack = x.mem && b->at_stack && !spoilt;
+	if (x.mem && b->at_stack && spoilt)
+		emit_lea_sib(&b->e, true, T0, T0, STACK, 1, 0);
 	for (unsigned i = 0; i < s.count; i++)
 		if (s.use[i] & (INSN_READ | INSN_PARTIAL))
 			emit_load_var(&b->e, s.host[i], &b->v->gpr[s.guest[i]]);
@@ -442,12 +475,14 @@ generate_op_native(struct build *b, const struct insn *in)
 	for (unsigned i = 0; i < s.count; i++)
 		if (s.use[i] & INSN_WRITE)
 			emit_store_var(&b->e, &b->v->gpr[s.guest[i]], s.host[i]);
+	if (spoilt)
+		emit_load_var(&b->e, STACK, &b->t->stack_addend);
 }
 
 static void
 generate_op_bit(struct build *b, const struct insn *in)
 {
-	struct encoding x = {.mem = true, .reg = T1};
+	struct encoding x = {.mem = true, .stack = b->at_stack, .reg = T1};
 
 	emit_load_var(&b->e, T1, &b->t->tmp);
 	generate_encoded(b, in, &x);
@@ -521,9 +556,11 @@ generate_bit_address(struct build *b, const struct insn *in)
 			emit8(e, 0x63);
 		emit8(e, 0xc0 | (T1 & 7) << 3 | (reg & 7));
 	}
-	emit_mov(e, T2, T1);
-	emit_alu_imm(e, ALU_AND, true, T2, (i32)bits - 1);
-	emit_store_var(e, &b->t->tmp, T2);
+	emit_store_var(e, &b->t->tmp, T1);
+	emit_rex(e, true, 0, 0, 0); /* and qword [tmp], bits - 1 */
+	emit8(e, 0x83);
+	emit_rip(e, ALU_AND, &b->t->tmp, 1);
+	emit8(e, bits - 1);
 	emit_rex(e, true, 0, 0, T1); /* sar */
 	emit8(e, 0xc1), emit8(e, 0xf8 | (T1 & 7));
 	emit8(e, bits == 64 ? 6 : bits == 32 ? 5 : 4);

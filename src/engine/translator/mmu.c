@@ -337,28 +337,31 @@ mmu_operand(struct vcpu *v, const struct insn *in, unsigned len, bool write, u64
 }
 
 static void
-mmu_clear_code(struct tlb *set)
+mmu_clear_entry(struct tlb *set, unsigned index)
 {
-	memset(set->code, 0xff, sizeof(set->code));
-	memset(set->code_seen, 0, sizeof(set->code_seen));
-	set->exec_nonglobal = false;
+	set->entry[index].read = set->entry[index].write = TLB_EMPTY(index);
 }
 
+static void
+mmu_clear_entries(struct tlb *set)
+{
+	for (unsigned i = 0; i < TLB_SIZE; i++)
+		mmu_clear_entry(set, i);
+	set->large.count = 0;
+	set->log_count = 0;
+}
+
+/* Takes all addresses out of a set. Its code entries stay, to be looked at again before they are
+ * used, if it is a user's: most flushes there are for data. */
 static void
 mmu_clear_set(struct vcpu *v, struct tlb *set)
 {
-	(void)v;
-	memset(set->entry, 0xff, sizeof(set->entry)); /* TLB_NONE */
-	mmu_clear_code(set);
-	set->large_count = 0;
-	set->log_count = 0;
-	mode_clear_jumps(set->jumps);
-}
-
-static void
-mmu_clear_entry(struct tlb_entry *entry)
-{
-	entry->read = entry->write = TLB_NONE;
+	translation_forget_stack(vcpu_translation(v));
+	mmu_clear_entries(set);
+	if (set >= vcpu_translation(v)->sets[TLB_USER_FIRST])
+		set->code_stale = true;
+	else
+		leaf_clear_code(set);
 }
 
 /* User sets but for the current one become free: they are cleared when they are taken again. */
@@ -383,24 +386,21 @@ mmu_flush_all(struct vcpu *v)
 	mmu_clear_set(v, t->sets[TLB_KERNEL]);
 	mmu_clear_set(v, t->sets[TLB_KERNEL_USER]);
 	mmu_clear_set(v, t->sets[t->user_set]);
+	leaf_clear_code(t->sets[t->user_set]);
 	mmu_free_others(v);
 }
 
 /* Takes what is not global out of a kernel set. */
 static void
-mmu_drop_nonglobal(struct vcpu *v, struct tlb *set)
+mmu_drop_nonglobal(struct tlb *set)
 {
-	if (set->log_count > TLB_LOG) {
-		mmu_clear_set(v, set);
-		return;
-	}
+	if (set->log_count > TLB_LOG)
+		mmu_clear_entries(set);
 	for (unsigned i = 0; i < set->log_count; i++)
-		mmu_clear_entry(&set->entry[set->log[i]]);
+		mmu_clear_entry(set, set->log[i]);
 	set->log_count = 0;
-	if (set->exec_nonglobal) {
-		mmu_clear_code(set);
-		mode_clear_jumps(set->jumps);
-	}
+	if (set->exec_nonglobal)
+		leaf_clear_code(set);
 }
 
 static void
@@ -408,8 +408,9 @@ mmu_drop_kernel_nonglobal(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
 
-	mmu_drop_nonglobal(v, t->sets[TLB_KERNEL]);
-	mmu_drop_nonglobal(v, t->sets[TLB_KERNEL_USER]);
+	translation_forget_stack(t);
+	mmu_drop_nonglobal(t->sets[TLB_KERNEL]);
+	mmu_drop_nonglobal(t->sets[TLB_KERNEL_USER]);
 }
 
 void
@@ -445,6 +446,7 @@ mmu_find_set(struct vcpu *v, u64 key, bool *kept)
 	}
 	*kept = false;
 	mmu_clear_set(v, t->sets[oldest]);
+	leaf_clear_code(t->sets[oldest]);
 	t->sets[oldest]->key = key;
 	return oldest;
 }
@@ -466,44 +468,45 @@ mmu_set_cr3(struct vcpu *v, u64 value)
 }
 
 static bool
-mmu_near_large(const struct tlb *set, u64 linear)
+mmu_near_large(const struct tlb_large *large, u64 linear)
 {
 	u64 start = align_down(linear, 1ull << 30);
 
-	if (set->large_count > TLB_LARGE)
+	if (large->count > TLB_LARGE)
 		return true;
-	for (unsigned i = 0; i < set->large_count; i++)
-		if (set->large[i] == start)
+	for (unsigned i = 0; i < large->count; i++)
+		if (large->start[i] == start)
 			return true;
 	return false;
+}
+
+/* The page around LINEAR may be up to 1 GiB large: all entries there. */
+static void
+mmu_invlpg_large(struct tlb *set, u64 linear)
+{
+	u64 start = align_down(linear, 1ull << 30);
+
+	for (unsigned i = 0; i < TLB_SIZE; i++)
+		if (align_down(set->entry[i].read, 1ull << 30) == start ||
+		    align_down(set->entry[i].write, 1ull << 30) == start)
+			mmu_clear_entry(set, i);
 }
 
 static void
 mmu_invlpg_set(struct vcpu *v, struct tlb *set, u64 linear)
 {
-	unsigned index = (unsigned)(linear >> 12) & (TLB_SIZE - 1);
-
-	if (mmu_near_large(set, linear)) { /* its page may be up to 1 GiB: all entries around */
-		u64 start = align_down(linear, 1ull << 30), end = start + (1ull << 30) - 1;
-
-		for (unsigned i = 0; i < TLB_SIZE; i++) {
-			struct tlb_entry *entry = &set->entry[i];
-
-			if ((entry->read >= start && entry->read <= end) ||
-			    (entry->write >= start && entry->write <= end))
-				mmu_clear_entry(entry);
-		}
-		mmu_clear_code(set);
-		mode_clear_jumps(set->jumps);
-		(void)v;
+	translation_forget_stack(vcpu_translation(v));
+	if (mmu_near_large(&set->large, linear))
+		mmu_invlpg_large(set, linear);
+	else
+		mmu_clear_entry(set, (unsigned)(linear >> 12) & (TLB_SIZE - 1));
+	if (!leaf_has_code(set, align_down(linear, MEMORY_PAGE)) &&
+	    !mmu_near_large(&set->code_large, linear))
 		return;
-	}
-	mmu_clear_entry(&set->entry[index]);
-	index &= TLB_CODE - 1;
-	if (set->code_seen[index / 64] & BIT64(index % 64)) {
-		mmu_clear_code(set);
-		mode_clear_jumps(set->jumps);
-	}
+	if (set >= vcpu_translation(v)->sets[TLB_USER_FIRST])
+		set->code_stale = true;
+	else
+		leaf_clear_code(set);
 }
 
 void

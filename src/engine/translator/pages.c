@@ -137,9 +137,10 @@ pages_drop_writes(struct vcpu *v, u64 page)
 		struct tlb_entry *entry = t->sets[s]->entry;
 
 		for (unsigned i = 0; i < TLB_SIZE; i++)
-			if (entry[i].write != TLB_NONE && entry[i].write + entry[i].addend == host)
-				entry[i].write = TLB_NONE;
+			if (entry[i].host == host)
+				entry[i].write = TLB_EMPTY(i);
 	}
+	translation_forget_stack(t);
 	__atomic_fetch_and(&v->engine->page_writers[page], (u16)~BIT(v->index), __ATOMIC_SEQ_CST);
 }
 

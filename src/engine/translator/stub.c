@@ -10,21 +10,21 @@
 void
 stub_save_flags(struct translation *t, struct emit *e)
 {
-	emit_mov(e, T2, RAX);
+	emit_mov(e, T1, RAX);
 	emit8(e, 0x9f);					/* lahf */
 	emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0); /* seto al */
 	emit8(e, 0x66), emit8(e, 0x89), emit_rip(e, RAX, &t->flags, 0);
-	emit_mov(e, RAX, T2);
+	emit_mov(e, RAX, T1);
 }
 
 void
 stub_load_flags(struct translation *t, struct emit *e)
 {
-	emit_mov(e, T2, RAX);
+	emit_mov(e, T1, RAX);
 	emit8(e, 0x0f), emit8(e, 0xb7), emit_rip(e, RAX, &t->flags, 0); /* movzx eax, word */
 	emit8(e, 0x04), emit8(e, 0x7f);					/* add al, 0x7f */
 	emit8(e, 0x9e);							/* sahf */
-	emit_mov(e, RAX, T2);
+	emit_mov(e, RAX, T1);
 }
 
 static void
@@ -41,6 +41,7 @@ stub_load_gprs(struct vcpu *v, struct emit *e, unsigned mask)
 	for (unsigned r = 0; r < CPU_GPRS; r++)
 		if (mask & BIT(r) & ~(unsigned)HOMED_MASK)
 			emit_load_var(e, r, &v->gpr[r]);
+	emit_load_var(e, STACK, &vcpu_translation(v)->stack_addend); /* C has spoilt it */
 }
 
 enum {
@@ -114,11 +115,11 @@ stub_make_leave_signal(struct vcpu *v, struct emit *e)
 	struct translation *t = vcpu_translation(v);
 
 	t->stub.leave_signal = emit_rx(e);
-	emit_mov(e, T2, RAX);
+	emit_mov(e, T1, RAX);
 	emit8(e, 0x9f);
 	emit8(e, 0x0f), emit8(e, 0x90), emit8(e, 0xc0);
 	emit8(e, 0x66), emit8(e, 0x89), emit_rip(e, RAX, &t->flags_r, 0);
-	emit_mov(e, RAX, T2);
+	emit_mov(e, RAX, T1);
 	emit_store_var_imm32(e, &t->reason, LEAVE_SIGNAL);
 	emit_jmp(e, t->stub.leave_m);
 }
@@ -149,7 +150,7 @@ stub_give_up(struct vcpu *v, struct emit *e, int reason)
 	emit_jmp(e, t->stub.leave_m);
 }
 
-/* T0 = linear (or offset), T1 = access, T2 = site. */
+/* T0 = linear (or offset), T1 = access, STACK = site. */
 static void
 stub_make_miss(struct vcpu *v, struct emit *e)
 {
@@ -157,7 +158,7 @@ stub_make_miss(struct vcpu *v, struct emit *e)
 	u8 *slow;
 
 	t->stub.miss = emit_rx(e);
-	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->site, STACK);
 	emit_store_var(e, &t->linear, T0);
 	emit_store_var(e, &t->access, T1);
 	stub_call(v, e, (const void *)leaf_access, STUB_CALLER);
@@ -169,19 +170,53 @@ stub_make_miss(struct vcpu *v, struct emit *e)
 	stub_give_up(v, e, LEAVE_ACCESS);
 }
 
-/* T1 = access, T2 = where to go on: the bounce buffer holds what is to be stored. */
+/* T0 = linear, T1 = access, STACK = site, of an access at the stack pointer: on a page that is not the
+ * stack's. Its TLB entry will do, with T0 such that adding STACK leads there. */
+static void
+stub_make_stack(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+	u8 *spent, *miss;
+
+	t->stub.stack = emit_rx(e);
+	emit_store_var(e, &t->site, STACK);
+	emit8(e, 0xff), emit_rip(e, 1, &t->stack_credit, 0); /* dec dword */
+	spent = emit_jcc(e, CC_S, emit_rx(e));
+	emit_store_var(e, &t->tmp2, T1);
+	emit_mov(e, STACK, T0);
+	emit_shr_imm(e, STACK, 7);
+	emit_alu_imm(e, ALU_AND, false, STACK, (TLB_SIZE - 1) << 5);
+	emit_alu_var(e, ALU_ADD, STACK, &t->tlb);
+	emit_alu_imm(e, ALU_AND, false, T1, ACCESS_SIZE);
+	emit_lea_sib(e, true, T1, T0, T1, 1, -1);
+	emit_alu_imm(e, ALU_AND, true, T1, -4096);
+	emit_alu_mem(e, ALU_CMP, T1, STACK, offsetof(struct tlb_entry, write));
+	miss = emit_jcc(e, CC_NE, emit_rx(e));
+	emit_alu_imm(e, ALU_AND, false, T0, 4095);
+	emit_alu_mem(e, ALU_ADD, T0, STACK, offsetof(struct tlb_entry, host));
+	emit_load_var(e, STACK, &t->stack_addend);
+	emit_alu(e, ALU_SUB, true, T0, STACK);
+	emit_jmp_var(e, &t->site);
+	emit_patch(e, miss, emit_rx(e));
+	emit_load_var(e, T1, &t->tmp2);
+	emit_patch(e, spent, emit_rx(e));
+	emit_load_var(e, STACK, &t->site);
+	emit_jmp(e, t->stub.miss);
+}
+
+/* T1 = access, STACK = where to go on: the bounce buffer holds what is to be stored. */
 static void
 stub_make_commit(struct vcpu *v, struct emit *e)
 {
 	struct translation *t = vcpu_translation(v);
 
 	t->stub.commit_r = emit_rx(e);
-	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->site, STACK);
 	emit_store_var(e, &t->access, T1);
 	emit_store_var_imm32(e, &t->reason, LEAVE_COMMIT);
 	emit_jmp(e, t->stub.leave_r);
 	t->stub.commit_m = emit_rx(e);
-	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->site, STACK);
 	emit_store_var(e, &t->access, T1);
 	emit_store_var_imm32(e, &t->reason, LEAVE_COMMIT);
 	emit_jmp(e, t->stub.leave_m);
@@ -212,7 +247,9 @@ stub_make_leaves(struct vcpu *v, struct emit *e)
 
 	/* T1 = struct link */
 	t->stub.link_r = emit_rx(e);
+	emit_store_var(e, &t->link, T1);
 	stub_save_flags(t, e);
+	emit8(e, 0xeb), emit8(e, 7); /* over the store, which is so long */
 	t->stub.link_m = emit_rx(e);
 	emit_store_var(e, &t->link, T1);
 	stub_make_go(v, e, (const void *)leaf_link, LEAVE_LINK, STUB_CALLER);
@@ -230,10 +267,10 @@ stub_make_leaves(struct vcpu *v, struct emit *e)
 	emit_store_var(e, &t->helper, T0);
 	emit_store_var_imm32(e, &t->reason, LEAVE_HELPER);
 	emit_jmp(e, t->stub.leave_m);
-	/* the same, T2 = code behind the instruction (flags in M there) */
+	/* the same, STACK = code behind the instruction (flags in M there) */
 	t->stub.leaf_helper = emit_rx(e);
 	emit_store_var(e, &t->helper, T0);
-	emit_store_var(e, &t->site, T2);
+	emit_store_var(e, &t->site, STACK);
 	stub_make_go(v, e, (const void *)leaf_helper, -1, STUB_ALL);
 }
 
@@ -244,6 +281,7 @@ stub_make(struct vcpu *v, struct emit *e)
 	stub_make_leave(v, e);
 	stub_make_leave_signal(v, e);
 	stub_make_miss(v, e);
+	stub_make_stack(v, e);
 	stub_make_commit(v, e);
 	stub_make_leaves(v, e);
 }

@@ -11,7 +11,7 @@
 /* Emits all stubs and fills t->stub. */
 void stub_make(struct vcpu *v, struct emit *e);
 
-/* Flags from RFLAGS to M and back; both spoil T2 only. */
+/* Flags from RFLAGS to M and back; both spoil T1 only. */
 void stub_save_flags(struct translation *t, struct emit *e);
 void stub_load_flags(struct translation *t, struct emit *e);
 

@@ -178,9 +178,9 @@ translate_check_crossing(struct build *b)
 	emit_load_var(e, T0, &b->t->page_va);
 	emit_alu_var(e, ALU_CMP, T0, known + offsetof(struct crossing, page_va));
 	other[0] = emit_jcc(e, CC_NE, emit_rx(e));
-	emit_load_var(e, T2, &b->t->jumps);
-	emit_load(e, T2, T2, offsetof(struct jump_cache, epoch));
-	emit_alu_var(e, ALU_CMP, T2, known + offsetof(struct crossing, epoch));
+	emit_load_var(e, T1, &b->t->jumps);
+	emit_load(e, T1, T1, offsetof(struct jump_cache, epoch));
+	emit_alu_var(e, ALU_CMP, T1, known + offsetof(struct crossing, epoch));
 	other[1] = emit_jcc(e, CC_NE, emit_rx(e));
 	b->other[0] = other[0];
 	b->other[1] = other[1];
@@ -282,7 +282,7 @@ translate(struct vcpu *v, u64 linear)
 	b.mode = t->mode;
 	b.linear = linear;
 	b.count = b.access_count = b.exit_count = b.site_count = 0;
-	b.full = false;
+	b.full = b.at_stack = false;
 	do {
 		if (!translate_room(t))
 			block_flush(v);

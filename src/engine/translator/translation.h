@@ -6,8 +6,9 @@
  *	struct vcpu | struct translation | TLBs and jump caches | code (executable view)
  *
  * Register convention of translated code: guest registers are in the host
- * register of the same number, but for the three in T0, T1, T2, whose guest
- * values live in vcpu.gpr[] at all times; T0 to T2 are scratch.  Arithmetic
+ * register of the same number, but for the three in T0, T1 and STACK, whose guest
+ * values live in vcpu.gpr[] at all times; T0 and T1 are scratch, STACK leads to
+ * the page of the stack (see stack_page).  Arithmetic
  * flags are in RFLAGS ("R"), or in `flags` ("M"), or both, or dead; a block's
  * entry takes them in M, its inner entry in R.
  *
@@ -22,37 +23,50 @@
 #include "base/types.h"
 #include "engine/translator/vcpu.h"
 
-enum { T0 = 15, T1 = 14, T2 = 11 };
+enum { T0 = 15, T1 = 14, STACK = 11 };
 #define HOMED_MASK (BIT(15) | BIT(14) | BIT(11))
 
 enum {
 	TLB_BITS = 11,
 	TLB_SIZE = 1 << TLB_BITS,
-	JUMP_BITS = 12,
+	JUMP_BITS = 14,
 	JUMP_SIZE = 1 << JUMP_BITS,
-	TLB_CODE = 256,
+	TLB_CODE = 1024,
+	TLB_CODE_PROBES = 8,
 	TLB_SLOTS = 16, /* address spaces of user mode kept at once */
 	TLB_LARGE = 16,
-	TLB_LOG = 64,
+	TLB_LOG = 256,
 	BLOCK_HASH_BITS = 18,
 	BLOCK_HASH = 1 << BLOCK_HASH_BITS,
 	MAIL_MAX = 64,
 	BOUNCE_SIZE = 1024,
+	STACK_CREDIT = 16,
 };
 
-/* A tag is the linear page with bits 0-11 zero, or TLB_NONE. */
+/* A tag is the linear page with bits 0-11 zero. Where there is none it is a page that belongs to
+ * another index, so that no address that comes here is near it. */
+#define TLB_EMPTY(index) ((u64)((index) ^ 1u) << 12)
 #define TLB_NONE (~0ull)
+/* No address is within a page of it but such that the host faults on as well. */
+#define STACK_NONE (1ull << 63)
 
 struct tlb_entry {
 	u64 read, write; /* tags */
-	u64 addend;	 /* host address - linear address */
+	u64 host;	 /* host address of the page */
 	u64 unused;	 /* 32 bytes: the index is one shift and mask of the address */
 };
 
-/* The same for fetching code, which only searches for blocks use. */
+/* The same for fetching code, which only searches for blocks use. A jump cache holds nothing but
+ * what was found through the entries that stand here: when they go, it goes. */
 struct tlb_code {
-	u64 page; /* tag */
+	u64 page; /* tag, or TLB_NONE */
 	u64 ram;  /* RAM offset of the page */
+};
+
+/* Where pages larger than 4 KiB were met, so that INVLPG elsewhere stays precise. */
+struct tlb_large {
+	u64 start[TLB_LARGE]; /* of a 1 GiB range */
+	unsigned count;	      /* TLB_LARGE + 1: anywhere */
 };
 
 struct jump_cache {
@@ -72,14 +86,14 @@ struct crossing {
 struct tlb {
 	struct tlb_entry entry[TLB_SIZE];
 	struct tlb_code code[TLB_CODE];
-	u64 code_seen[TLB_CODE / 64]; /* indices from which code was ever fetched: jumps depend on them */
-	u64 large[TLB_LARGE];	      /* start of a 1 GiB range with large pages in it */
-	unsigned large_count;	      /* TLB_LARGE + 1: anywhere */
+	bool code_stale; /* flushed: to be compared with the tables before they are used again */
+	struct tlb_large large, code_large;
 	u16 log[TLB_LOG];	      /* kernel sets: indices of non-global entries */
 	unsigned log_count;	      /* TLB_LOG + 1: too many */
 	bool exec_nonglobal;
 	u64 key; /* user sets: what address space, TLB_NONE if free */
 	u64 used; /* for eviction */
+	u64 stack_page, stack_addend; /* while another set is in use */
 	u32 jumps_mode;
 	struct jump_cache *jumps;
 };
@@ -106,6 +120,7 @@ enum {
 	ACCESS_OFFSET = BIT(15), /* `linear` is still an offset into the segment */
 	ACCESS_INSN_SHIFT = 16,	 /* 8 bits: number of the instruction in its block */
 	ACCESS_LOCK = BIT(24),
+	ACCESS_STACK = BIT(26),	  /* the operation is at T0 + STACK */
 	ACCESS_ALIGNED = BIT(25), /* #GP if not aligned to its size */
 };
 
@@ -194,7 +209,11 @@ struct translation {
 	struct jump_cache *jumps;
 	u64 host_rsp;
 	u64 t0;	    /* T0 on entry */
-	u64 tmp;
+	u64 tmp, tmp2;
+	/* The stack's page: tag, and what its addresses are away from the host's; the latter is in STACK
+	 * as well while guest code runs. Forgotten whenever a TLB entry may have gone. */
+	u64 stack_page, stack_addend;
+	i32 stack_credit; /* misses to take before another page becomes the stack's */
 	const u8 *site;	  /* where to go on after a leaf or slow path */
 	const u8 *resume; /* where stub_enter goes */
 	u64 linear;
@@ -240,7 +259,7 @@ struct translation {
 
 	struct {
 		const u8 *enter, *leave_r, *leave_m, *leave_signal;
-		const u8 *miss, *commit_r, *commit_m;
+		const u8 *miss, *stack, *commit_r, *commit_m;
 		const u8 *link_r, *link_m, *jump, *branch, *helper, *leaf_helper;
 	} stub;
 
@@ -324,6 +343,16 @@ static inline bool
 translation_kicked(const struct translation *t)
 {
 	return __atomic_load_n(&t->poll, __ATOMIC_SEQ_CST) == NULL;
+}
+
+/* The stack's page may not be what it was. */
+static inline void
+translation_forget_stack(struct translation *t)
+{
+	t->stack_page = STACK_NONE;
+	t->stack_credit = 0;
+	for (unsigned i = 0; i < TLB_SETS; i++)
+		t->sets[i]->stack_page = STACK_NONE;
 }
 
 /* RAM offset of GPA, or UINT64_MAX where there is no RAM. */

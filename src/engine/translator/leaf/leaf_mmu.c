@@ -7,6 +7,8 @@
  */
 #include "engine/translator/leaf/leaf_mmu.h"
 
+#include "engine/translator/mode.h"
+
 static inline unsigned
 leaf_index(u64 linear)
 {
@@ -80,19 +82,18 @@ leaf_may_write(struct vcpu *v, u64 ram)
 	return true;
 }
 
-/* Remembers where large pages are, so that INVLPG elsewhere stays precise. */
 static void
-leaf_note_large(struct tlb *set, u64 linear)
+leaf_note_large(struct tlb_large *large, u64 linear)
 {
 	u64 start = align_down(linear, 1ull << 30);
 
-	for (unsigned i = 0; i < set->large_count && i < TLB_LARGE; i++)
-		if (set->large[i] == start)
+	for (unsigned i = 0; i < large->count && i < TLB_LARGE; i++)
+		if (large->start[i] == start)
 			return;
-	if (set->large_count < TLB_LARGE)
-		set->large[set->large_count++] = start;
+	if (large->count < TLB_LARGE)
+		large->start[large->count++] = start;
 	else
-		set->large_count = TLB_LARGE + 1;
+		large->count = TLB_LARGE + 1;
 }
 
 static void
@@ -118,7 +119,7 @@ leaf_walk(struct vcpu *v, struct tlb *set, u64 linear, unsigned access, struct w
 	if (ram == UINT64_MAX)
 		return UINT64_MAX;
 	if (r->page_size > MEMORY_PAGE && (v->cr0 & CR0_PG))
-		leaf_note_large(set, linear);
+		leaf_note_large((access & WALK_EXEC) ? &set->code_large : &set->large, linear);
 	return align_down(ram, MEMORY_PAGE);
 }
 
@@ -129,14 +130,15 @@ leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write)
 	struct tlb_entry *entry = &set->entry[index];
 	struct walk_result r;
 	u64 page = align_down(linear, MEMORY_PAGE);
-	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r), addend;
+	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r);
+	u8 *host;
 
 	vcpu_translation(v)->count.fills++;
 	if (ram == UINT64_MAX)
 		return NULL;
-	addend = (u64)(v->engine->ram + ram) - page;
-	if (entry->addend != addend || entry->read != page)
-		*entry = (struct tlb_entry){page, TLB_NONE, addend, 0};
+	host = v->engine->ram + ram;
+	if (entry->host != (u64)host || entry->read != page)
+		*entry = (struct tlb_entry){page, TLB_EMPTY(index), (u64)host, 0};
 	if (write && leaf_may_write(v, ram))
 		entry->write = page;
 	if (!r.global && set < vcpu_translation(v)->sets[TLB_USER_FIRST])
@@ -153,7 +155,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	if ((linear & 4095) + len > 4096)
 		return NULL;
 	if (likely((write ? entry->write : entry->read) == page))
-		return (u8 *)(linear + entry->addend);
+		return (u8 *)(entry->host + (linear & (MEMORY_PAGE - 1)));
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return NULL;
 	if (unlikely(v->dr7 & 0xff) && set->entry == vcpu_translation(v)->tlb)
@@ -161,7 +163,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	entry = leaf_fill(v, set, linear, write);
 	if (!entry || (write ? entry->write : entry->read) != page)
 		return NULL;
-	return (u8 *)(linear + entry->addend);
+	return (u8 *)(entry->host + (linear & (MEMORY_PAGE - 1)));
 }
 
 u8 *
@@ -179,27 +181,97 @@ leaf_host_system(struct vcpu *v, u64 linear, unsigned len, unsigned write)
 	return leaf_host_in(v, t->sets[smap ? TLB_KERNEL : TLB_KERNEL_USER], linear, len, write);
 }
 
+void
+leaf_clear_code(struct tlb *set)
+{
+	for (unsigned i = 0; i < TLB_CODE; i++)
+		set->code[i].page = TLB_NONE;
+	set->code_stale = set->exec_nonglobal = false;
+	set->code_large.count = 0;
+	mode_clear_jumps(set->jumps);
+}
+
+/* The entry for PAGE, or an empty one for it, or NULL if there is no room. */
+static struct tlb_code *
+leaf_code_entry(struct tlb *set, u64 page)
+{
+	unsigned index = (unsigned)(page >> 12);
+
+	for (unsigned i = 0; i < TLB_CODE_PROBES; i++) {
+		struct tlb_code *code = &set->code[(index + i) & (TLB_CODE - 1)];
+
+		if (code->page == page || code->page == TLB_NONE)
+			return code;
+	}
+	return NULL;
+}
+
+bool
+leaf_has_code(struct tlb *set, u64 page)
+{
+	struct tlb_code *code = leaf_code_entry(set, page);
+
+	return !code || code->page == page;
+}
+
+void
+leaf_verify_code(struct vcpu *v, struct tlb *set)
+{
+	struct walk_result r;
+
+	for (unsigned i = 0; i < TLB_CODE; i++) {
+		struct tlb_code *code = &set->code[i];
+
+		if (code->page == TLB_NONE)
+			continue;
+		if (leaf_walk(v, set, code->page, WALK_EXEC, &r) == code->ram)
+			continue;
+		leaf_clear_code(set);
+		return;
+	}
+	set->code_stale = false;
+}
+
 u64
 leaf_code(struct vcpu *v, u64 linear)
 {
 	struct tlb *set = leaf_current_set(v);
-	unsigned index = (unsigned)(linear >> 12) & (TLB_CODE - 1);
-	struct tlb_code *code = &set->code[index];
 	u64 page = align_down(linear, MEMORY_PAGE), ram;
+	struct tlb_code *code = leaf_code_entry(set, page);
 	struct walk_result r;
 
-	if (likely(code->page == page))
+	if (likely(code && code->page == page))
 		return code->ram + (linear & (MEMORY_PAGE - 1));
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return UINT64_MAX;
 	ram = leaf_walk(v, set, linear, WALK_EXEC, &r);
 	if (ram == UINT64_MAX)
 		return UINT64_MAX;
+	if (!code) {
+		leaf_clear_code(set);
+		code = leaf_code_entry(set, page);
+	}
 	*code = (struct tlb_code){page, ram};
-	set->code_seen[index / 64] |= BIT64(index % 64);
 	if (!r.global)
 		set->exec_nonglobal = true;
 	return ram + (linear & (MEMORY_PAGE - 1));
+}
+
+/* An access at the stack pointer missed the stack's page: makes this one the stack's if it can be
+ * written and misses have been many. The operation adds STACK to what is returned. */
+static u8 *
+leaf_stack(struct vcpu *v, u8 *host)
+{
+	struct translation *t = vcpu_translation(v);
+	u64 page = align_down(t->linear, MEMORY_PAGE);
+	const struct tlb_entry *entry = &t->tlb[leaf_index(page)];
+
+	if (t->stack_credit < 0 && entry->write == page) {
+		t->stack_page = page;
+		t->stack_addend = entry->host - page;
+		t->stack_credit = STACK_CREDIT;
+	}
+	return host - t->stack_addend;
 }
 
 u8 *
@@ -207,10 +279,12 @@ leaf_access(struct vcpu *v)
 {
 	struct translation *t = vcpu_translation(v);
 	unsigned write = (t->access & ACCESS_WRITE) != 0;
+	u8 *host;
 
 	if (t->access & ACCESS_OFFSET)
 		return NULL;
 	if (unlikely(t->mode & (MODE_ALIGN | MODE_SINGLE)))
 		return NULL;
-	return leaf_host(v, t->linear, (unsigned)t->access & ACCESS_SIZE, write);
+	host = leaf_host(v, t->linear, (unsigned)t->access & ACCESS_SIZE, write);
+	return host && (t->access & ACCESS_STACK) ? leaf_stack(v, host) : host;
 }

@@ -18,6 +18,13 @@ u8 *leaf_host_system(struct vcpu *v, u64 linear, unsigned len, unsigned write);
 /* The same for fetching code at LINEAR: RAM offset, or UINT64_MAX. */
 u64 leaf_code(struct vcpu *v, u64 linear);
 
+/* Drops all of a set's code entries and its jump cache. */
+void leaf_clear_code(struct tlb *set);
+/* Whether code was, or may have been, found through PAGE. */
+bool leaf_has_code(struct tlb *set, u64 page);
+/* After a flush: code entries that the tables still say are kept, and the jump cache with them. */
+void leaf_verify_code(struct vcpu *v, struct tlb *set);
+
 /* Called by stub.miss: host address for v's access, or NULL. */
 u8 *leaf_access(struct vcpu *v);
 

@@ -61,6 +61,21 @@ mode_clear_jumps(struct jump_cache *jumps)
 		jumps->linear[i] = i == 1 ? 0 : 1; /* neither hashes to where it stands */
 }
 
+/* Each set remembers its stack's page. */
+static void
+mode_switch_stack(struct translation *t, const struct tlb *to)
+{
+	if (t->tlb) {
+		struct tlb *from = CONTAINER_OF(t->tlb, struct tlb, entry[0]);
+
+		from->stack_page = t->stack_page;
+		from->stack_addend = t->stack_addend;
+	}
+	t->stack_page = to->stack_page;
+	t->stack_addend = to->stack_addend;
+	t->stack_credit = 0;
+}
+
 void
 mode_select(struct vcpu *v)
 {
@@ -71,8 +86,12 @@ mode_select(struct vcpu *v)
 		set = t->user_set;
 	else if ((v->cr4 & CR4_SMAP) && !(v->rflags & RFLAGS_AC))
 		set = TLB_KERNEL;
+	if (t->tlb != t->sets[set]->entry)
+		mode_switch_stack(t, t->sets[set]);
 	t->tlb = t->sets[set]->entry;
 	t->jumps = t->sets[set]->jumps;
+	if (unlikely(t->sets[set]->code_stale))
+		leaf_verify_code(v, t->sets[set]);
 	if (unlikely(t->sets[set]->jumps_mode != t->mode)) {
 		mode_clear_jumps(t->jumps);
 		t->sets[set]->jumps_mode = t->mode;
