@@ -5,9 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __SANITIZE_ADDRESS__
-#include <sys/prctl.h>
-#endif
 
 #include "base/log.h"
 #include "cmd/commands.h"
@@ -22,15 +19,6 @@ const char *
 __asan_default_options(void)
 {
 	return "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:use_sigaltstack=0";
-}
-
-/* Leaks are looked for by a tracer, which a process that dropped its privileges refuses. */
-int __lsan_is_turned_off(void);
-
-int
-__lsan_is_turned_off(void)
-{
-	return prctl(PR_GET_DUMPABLE) == 0;
 }
 #endif
 
