@@ -31,8 +31,9 @@ enum {
 	TLB_SIZE = 1 << TLB_BITS,
 	JUMP_BITS = 14,
 	JUMP_SIZE = 1 << JUMP_BITS,
-	TLB_CODE = 1024,
+	TLB_CODE = 4096,
 	TLB_CODE_PROBES = 8,
+	TLB_CODE_BIG = 16,
 	TLB_SLOTS = 16, /* address spaces of user mode kept at once */
 	TLB_LARGE = 16,
 	TLB_LOG = 256,
@@ -57,7 +58,8 @@ struct tlb_entry {
 };
 
 /* The same for fetching code, which only searches for blocks use. A jump cache holds nothing but
- * what was found through the entries that stand here: when they go, it goes. */
+ * what was found through the entries that stand here (or stood, if code_evicted): when they go,
+ * it goes. */
 struct tlb_code {
 	u64 page; /* tag, or TLB_NONE */
 	u64 ram;  /* RAM offset of the page */
@@ -86,6 +88,9 @@ struct crossing {
 struct tlb {
 	struct tlb_entry entry[TLB_SIZE];
 	struct tlb_code code[TLB_CODE];
+	struct tlb_code big[TLB_CODE_BIG]; /* the same for runs of 2 MiB, as kernels map themselves */
+	unsigned big_count;
+	bool code_evicted;
 	bool code_stale; /* flushed: to be compared with the tables before they are used again */
 	struct tlb_large large, code_large;
 	u16 log[TLB_LOG];	      /* kernel sets: indices of non-global entries */

@@ -186,8 +186,9 @@ leaf_clear_code(struct tlb *set)
 {
 	for (unsigned i = 0; i < TLB_CODE; i++)
 		set->code[i].page = TLB_NONE;
-	set->code_stale = set->exec_nonglobal = false;
+	set->code_stale = set->code_evicted = set->exec_nonglobal = false;
 	set->code_large.count = 0;
+	set->big_count = 0;
 	mode_clear_jumps(set->jumps);
 }
 
@@ -206,30 +207,60 @@ leaf_code_entry(struct tlb *set, u64 page)
 	return NULL;
 }
 
+#define LEAF_BIG (2ull << 20)
+
+/* RAM offset of code at LINEAR by the big entries, or UINT64_MAX. */
+static u64
+leaf_code_big(const struct tlb *set, u64 linear)
+{
+	u64 start = align_down(linear, LEAF_BIG);
+
+	for (unsigned i = 0; i < set->big_count; i++)
+		if (set->big[i].page == start)
+			return set->big[i].ram + (linear - start);
+	return UINT64_MAX;
+}
+
+/* Keeps a walk to a large page as a big entry, if it is RAM in one piece; false if not. */
+static bool
+leaf_keep_big(struct vcpu *v, struct tlb *set, u64 linear, const struct walk_result *r)
+{
+	u64 start = align_down(linear, LEAF_BIG), gpa = r->gpa - (linear - start);
+	u64 ram = engine_ram_offset(v->engine, gpa);
+
+	if (r->page_size < LEAF_BIG || !(v->cr0 & CR0_PG) || set->big_count == TLB_CODE_BIG)
+		return false;
+	if (ram == UINT64_MAX ||
+	    engine_ram_offset(v->engine, gpa + LEAF_BIG - 1) != ram + LEAF_BIG - 1)
+		return false;
+	set->big[set->big_count++] = (struct tlb_code){start, ram};
+	return true;
+}
+
 bool
 leaf_has_code(struct tlb *set, u64 page)
 {
 	struct tlb_code *code = leaf_code_entry(set, page);
 
-	return !code || code->page == page;
+	return set->code_evicted || !code || code->page == page;
 }
 
 void
 leaf_verify_code(struct vcpu *v, struct tlb *set)
 {
 	struct walk_result r;
+	bool same = !set->code_evicted;
 
-	for (unsigned i = 0; i < TLB_CODE; i++) {
-		struct tlb_code *code = &set->code[i];
-
-		if (code->page == TLB_NONE)
-			continue;
-		if (leaf_walk(v, set, code->page, WALK_EXEC, &r) == code->ram)
-			continue;
+	for (unsigned i = 0; i < set->big_count && same; i++)
+		same = leaf_walk(v, set, set->big[i].page, WALK_EXEC, &r) == set->big[i].ram &&
+		       r.page_size >= LEAF_BIG;
+	for (unsigned i = 0; i < TLB_CODE && same; i++)
+		if (set->code[i].page != TLB_NONE)
+			same = leaf_walk(v, set, set->code[i].page, WALK_EXEC, &r) == set->code[i].ram;
+	if (same)
+		set->code_stale = false;
+	else
 		leaf_clear_code(set);
-		return;
-	}
-	set->code_stale = false;
 }
 
 u64
@@ -242,18 +273,23 @@ leaf_code(struct vcpu *v, u64 linear)
 
 	if (likely(code && code->page == page))
 		return code->ram + (linear & (MEMORY_PAGE - 1));
+	ram = leaf_code_big(set, linear);
+	if (ram != UINT64_MAX)
+		return ram;
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return UINT64_MAX;
 	ram = leaf_walk(v, set, linear, WALK_EXEC, &r);
 	if (ram == UINT64_MAX)
 		return UINT64_MAX;
-	if (!code) {
-		leaf_clear_code(set);
-		code = leaf_code_entry(set, page);
-	}
-	*code = (struct tlb_code){page, ram};
 	if (!r.global)
 		set->exec_nonglobal = true;
+	if (leaf_keep_big(v, set, linear, &r))
+		return ram + (linear & (MEMORY_PAGE - 1));
+	if (!code) {
+		code = &set->code[(linear >> 12) & (TLB_CODE - 1)];
+		set->code_evicted = true;
+	}
+	*code = (struct tlb_code){page, ram};
 	return ram + (linear & (MEMORY_PAGE - 1));
 }
 
