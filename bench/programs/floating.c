@@ -248,15 +248,9 @@ libm(uint64_t rounds)
 }
 
 static const struct bench table[] = {
-	{"nbody", nbody, 3000000},
-	{"mandelbrot", mandelbrot, 250},
-	{"matmul", matmul, 500},
-	{"fft", fft, 11000},
-	{"saxpy", saxpy, 150000},
-	{"x87", x87, 60000000},
-	{"dot", dot, 250000},
-	{"bytescan", bytescan, 60000},
-	{"libm", libm, 4000000},
+	{"nbody", nbody, 3000000}, {"mandelbrot", mandelbrot, 250}, {"matmul", matmul, 500},
+	{"fft", fft, 11000},	   {"saxpy", saxpy, 150000},	    {"x87", x87, 60000000},
+	{"dot", dot, 250000},	   {"bytescan", bytescan, 60000},   {"libm", libm, 4000000},
 };
 
 int

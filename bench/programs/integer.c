@@ -94,8 +94,7 @@ matrix(uint64_t rounds)
 	return sum;
 }
 
-static uint64_t __attribute__((noinline))
-fibonacci_of(uint64_t n)
+static uint64_t __attribute__((noinline)) fibonacci_of(uint64_t n)
 {
 	/* Kept a true double recursion: gcc must not make a loop of it. */
 	__asm__ volatile("" : "+r"(n));
@@ -246,16 +245,29 @@ interpreter(uint64_t rounds)
 
 			__asm__ volatile("" : "+r"(op));
 			switch (op) {
-			case 0: acc += other; break;
-			case 1: other ^= acc << 3; break;
-			case 2: acc -= rounds; break;
-			case 3: other += acc >> 7; break;
-			case 4: acc = acc << 1 | acc >> 63; break;
-			case 5: other *= 3; break;
-			default: goto next;
+			case 0:
+				acc += other;
+				break;
+			case 1:
+				other ^= acc << 3;
+				break;
+			case 2:
+				acc -= rounds;
+				break;
+			case 3:
+				other += acc >> 7;
+				break;
+			case 4:
+				acc = acc << 1 | acc >> 63;
+				break;
+			case 5:
+				other *= 3;
+				break;
+			default:
+				goto next;
 			}
 		}
-	next:;
+next:;
 	}
 	return acc ^ other;
 }

@@ -25,21 +25,22 @@ enum lapic_delivery {
 struct lapic_ipi {
 	enum lapic_delivery delivery;
 	u8 vector;
-	bool level;	  /* trigger mode: level */
+	bool level; /* trigger mode: level */
 	bool assert;
-	bool logical;	  /* destination mode */
-	u8 shorthand;	  /* 0 none, 1 self, 2 all, 3 all but self */
-	u32 destination;  /* as written, 8 or 32 bits wide */
+	bool logical;	 /* destination mode */
+	u8 shorthand;	 /* 0 none, 1 self, 2 all, 3 all but self */
+	u32 destination; /* as written, 8 or 32 bits wide */
 };
 
 struct lapic_host {
 	void *opaque;
 	void (*send_ipi)(void *opaque, const struct lapic_ipi *ipi);
-	void (*eoi)(void *opaque, u8 vector);	       /* of a level-triggered vector */
+	void (*eoi)(void *opaque, u8 vector);		  /* of a level-triggered vector */
 	void (*set_timer)(void *opaque, u64 deadline_ns); /* monotonic; 0 disarms */
 	u64 (*now_ns)(void *opaque);
 	u64 (*guest_tsc)(void *opaque);
-	u64 (*tsc_to_ns)(void *opaque, u64 guest_tsc); /* when that guest TSC will be, monotonic ns */
+	u64 (*tsc_to_ns)(void *opaque,
+			 u64 guest_tsc); /* when that guest TSC will be, monotonic ns */
 };
 
 struct lapic {
@@ -50,7 +51,7 @@ struct lapic {
 	u32 posted_nmi;	     /* [a] */
 	u32 id;
 	bool x2apic, enabled; /* of base_msr */
-	u64 timer_deadline;  /* monotonic ns of the next timer interrupt, 0 if none */
+	u64 timer_deadline;   /* monotonic ns of the next timer interrupt, 0 if none */
 };
 
 void lapic_init(struct lapic *apic, u32 id, const struct lapic_host *host);

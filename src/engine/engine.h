@@ -64,7 +64,8 @@ struct engine_config {
 	unsigned vcpus;
 	u64 code_cache; /* bytes for all vCPUs together; 0: the engine's default */
 	void *opaque;
-	/* The engine can take an ExtINT now: returns its vector, or -1 if it is gone. Any vCPU's thread. */
+	/* The engine can take an ExtINT now: returns its vector, or -1 if it is gone. Any vCPU's
+	 * thread. */
 	int (*extint_vector)(void *opaque);
 };
 
@@ -99,7 +100,8 @@ struct engine_ops {
 	int (*unbind_notify)(struct engine *engine, u64 gpa, unsigned size, int eventfd);
 	int (*bind_irq)(struct engine *engine, int eventfd, u64 address, u32 data);
 	int (*unbind_irq)(struct engine *engine, int eventfd);
-	int (*set_ioapic_routes)(struct engine *engine, const struct ioapic_route *routes, unsigned count);
+	int (*set_ioapic_routes)(struct engine *engine, const struct ioapic_route *routes,
+				 unsigned count);
 };
 
 /* Our own hypervisor; needs nothing of the host. */

@@ -40,9 +40,9 @@ int memory_create(struct memory **out, u64 ram_size);
 void memory_destroy(struct memory *mem);
 
 u64 memory_ram_size(const struct memory *mem);
-u64 memory_low_size(const struct memory *mem);  /* bytes of RAM from gpa 0 */
+u64 memory_low_size(const struct memory *mem);	/* bytes of RAM from gpa 0 */
 u64 memory_high_size(const struct memory *mem); /* bytes of RAM from 4 GiB */
-u8 *memory_ram_host(const struct memory *mem);  /* host address of memfd offset 0 */
+u8 *memory_ram_host(const struct memory *mem);	/* host address of memfd offset 0 */
 int memory_ram_fd(const struct memory *mem);
 
 /* Offset into RAM of a gpa whose page is RAM, or UINT64_MAX. */

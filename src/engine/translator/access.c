@@ -109,7 +109,8 @@ access_serve(struct vcpu *v)
 		error = mmu_linear(v, (enum cpu_segment)seg, t->linear, size, write, &t->linear);
 		if (error)
 			return error;
-	} else if (vcpu_64bit(v) && !(vcpu_canonical(t->linear) && vcpu_canonical(t->linear + size - 1))) {
+	} else if (vcpu_64bit(v) &&
+		   !(vcpu_canonical(t->linear) && vcpu_canonical(t->linear + size - 1))) {
 		bool stack = ((t->access >> ACCESS_SEG_SHIFT) & 7) == CPU_SS;
 
 		return vcpu_raise_code(v, stack ? VECTOR_SS : VECTOR_GP, 0);

@@ -169,7 +169,8 @@ block_overlaps(const struct block *b, u64 ram, u64 len)
 
 	if (b->ram < ram + len && ram < b->ram + first)
 		return true;
-	return b->ram2 != UINT64_MAX && b->ram2 < ram + len && ram < b->ram2 + (b->guest_len - first);
+	return b->ram2 != UINT64_MAX && b->ram2 < ram + len &&
+	       ram < b->ram2 + (b->guest_len - first);
 }
 
 void

@@ -44,10 +44,10 @@ enum build_kind {
 struct build_insn {
 	struct insn in;
 	enum build_kind kind;
-	helper_fn *fn;	 /* HELPER, LEAF: the full helper */
+	helper_fn *fn; /* HELPER, LEAF: the full helper */
 	leaf_fn *leaf;
-	u16 at;		 /* page offset */
-	u32 live;	 /* flags needed at or after it */
+	u16 at;	  /* page offset */
+	u32 live; /* flags needed at or after it */
 	u32 live_after;
 };
 
@@ -60,8 +60,8 @@ enum build_op {
 	OP_STORE_CALL, /* return address, then the stack pointer */
 	OP_LOAD_POP,
 	OP_LOAD_LEAVE,
-	OP_LOAD_TMP,   /* operand to t->tmp */
-	OP_LOAD_RET,   /* target to T0, then the stack pointer */
+	OP_LOAD_TMP, /* operand to t->tmp */
+	OP_LOAD_RET, /* target to T0, then the stack pointer */
 };
 
 struct build_access {
@@ -72,14 +72,14 @@ struct build_access {
 	struct build_insn *insn;
 	enum build_op op;
 	u32 access;
-	u8 flags;	/* before the operation */
+	u8 flags; /* before the operation */
 	u8 flags_after;
 };
 
 struct build_exit {
-	u8 *place; /* displacement to patch, or NULL to fall into */
+	u8 *place;  /* displacement to patch, or NULL to fall into */
 	i64 target; /* page offset, perhaps outside the page */
-	u16 at;	   /* page offset of the jump */
+	u16 at;	    /* page offset of the jump */
 	u8 flags;
 	u32 branch;  /* what the jump is, as in t->branch, or 0 where code just goes on */
 	u8 truncate; /* operand size that cuts the target: 2 or 4, 0 none */
@@ -94,9 +94,9 @@ struct build {
 	struct crossing *crossing;
 	u8 *other[2]; /* jumps of its check */
 	u32 mode;
-	u8 flags; /* FLAGS_R | FLAGS_M */
+	u8 flags;      /* FLAGS_R | FLAGS_M */
 	bool at_stack; /* the operation under way is at T0 + STACK rather than T0 */
-	bool full; /* ran out of some table: the block is to be given up */
+	bool full;     /* ran out of some table: the block is to be given up */
 	u64 linear, ram, ram2;
 	unsigned count;
 	struct build_insn insn[BUILD_INSNS];
@@ -115,8 +115,8 @@ bool classify_ends_block(const struct build_insn *bi);
 
 /* generate.c */
 void generate_site(struct build *b, u16 guest, bool poll);
-void generate_need_r(struct build *b);	 /* flags into RFLAGS */
-void generate_need_m(struct build *b);	 /* flags into M, if live anywhere */
+void generate_need_r(struct build *b);		      /* flags into RFLAGS */
+void generate_need_m(struct build *b);		      /* flags into M, if live anywhere */
 void generate_may_clobber(struct build *b, u32 live); /* RFLAGS will be spoilt */
 /* T0 = linear address of the memory operand; checked, it becomes a host address. */
 void generate_address(struct build *b, struct build_insn *bi);

@@ -254,7 +254,8 @@ classify_system(struct build *b, struct build_insn *bi, helper_fn *fn)
 	classify_helper(bi, fn);
 	if ((b->mode & MODE_SINGLE) || (b->v->engine->options & OPTION_NOLEAF))
 		return;
-	bi->leaf = classify_string(bi) && !(b->mode & MODE_ALIGN) ? leaf_string : leaf_system(&bi->in);
+	bi->leaf =
+		classify_string(bi) && !(b->mode & MODE_ALIGN) ? leaf_string : leaf_system(&bi->in);
 	if (!bi->leaf)
 		return;
 	bi->kind = BUILD_LEAF;
@@ -275,8 +276,7 @@ classify_nop(const struct insn *in)
 {
 	if (in->map == 0)
 		return in->opcode == 0x90 && !(in->prefixes & INSN_REP) && !(in->rex & 1);
-	return in->map == 1 &&
-	       ((in->opcode >= 0x18 && in->opcode <= 0x1f) || in->opcode == 0x0d);
+	return in->map == 1 && ((in->opcode >= 0x18 && in->opcode <= 0x1f) || in->opcode == 0x0d);
 }
 
 /* Instructions of the SSE sets that touch no vector state. */
@@ -315,8 +315,8 @@ classify(struct build *b, struct build_insn *bi)
 		classify_helper(bi, classify_ud);
 		return;
 	}
-	if (legacy && ((in->map == 0 && classify_flow_0(b, bi)) ||
-		       (in->map == 1 && classify_flow_1(b, bi))))
+	if (legacy &&
+	    ((in->map == 0 && classify_flow_0(b, bi)) || (in->map == 1 && classify_flow_1(b, bi))))
 		return;
 	if (legacy && classify_nop(in)) { /* ENDBR and other newer hints too */
 		bi->kind = BUILD_NOTHING;
@@ -348,7 +348,9 @@ classify(struct build *b, struct build_insn *bi)
 	if (legacy && in->map == 0 && in->opcode == 0x8d)
 		bi->kind = BUILD_LEA;
 	else if (in->mem && in->mem_size == 0)
-		classify_helper(bi, classify_ud); /* a form unknown here touches no memory we could translate */
+		classify_helper(
+			bi,
+			classify_ud); /* a form unknown here touches no memory we could translate */
 	else
 		bi->kind = BUILD_NATIVE;
 }
@@ -376,7 +378,8 @@ classify_aligned(const struct insn *in)
 	case ZYDIS_MNEMONIC_PCMPISTRM:
 		return false;
 	default:
-		/* AMD's SHA instructions take any address; on others the host says so inside a page. */
+		/* AMD's SHA instructions take any address; on others the host says so inside a
+		 * page. */
 		return !(in->prefixes & INSN_VEX) && in->mem_size == 16 &&
 		       in->isa != ZYDIS_ISA_SET_SHA && isa_rules[in->isa].unit == UNIT_SSE;
 	}

@@ -310,7 +310,8 @@ decode_encoding(struct insn *in, const ZydisDecodedInstruction *z)
 		in->vex_w = z->raw.vex.W;
 		in->vex_l = z->raw.vex.L;
 		in->vex_pp = z->raw.vex.pp;
-		in->rex = (u8)((z->raw.vex.R ? 0 : 4) | (z->raw.vex.X ? 0 : 2) | (z->raw.vex.B ? 0 : 1));
+		in->rex = (u8)((z->raw.vex.R ? 0 : 4) | (z->raw.vex.X ? 0 : 2) |
+			       (z->raw.vex.B ? 0 : 1));
 		in->vex_vvvv = z->raw.vex.vvvv;
 	} else if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
 		in->evex_or_xop = true;
@@ -341,7 +342,8 @@ decode_encoding(struct insn *in, const ZydisDecodedInstruction *z)
 static void
 decode_no_base(struct insn *in, const ZydisDecodedInstruction *z)
 {
-	if (!(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod != 0 || z->raw.sib.base != 5)
+	if (!(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod != 0 ||
+	    z->raw.sib.base != 5)
 		return;
 	in->base = INSN_NO_REG;
 	in->disp = z->raw.disp.value;
@@ -389,11 +391,12 @@ insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
 		in->reg_use |= INSN_PARTIAL; /* a source of zero leaves it */
 	decode_flags(in, &z);
 	if (z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT)
-		in->seg = decode_segment(z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS   ? ZYDIS_REGISTER_CS
-					 : z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS ? ZYDIS_REGISTER_SS
-					 : z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES ? ZYDIS_REGISTER_ES
-					 : z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS ? ZYDIS_REGISTER_FS
-					 : z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS ? ZYDIS_REGISTER_GS
-										      : ZYDIS_REGISTER_DS);
+		in->seg = decode_segment(
+			z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS   ? ZYDIS_REGISTER_CS
+			: z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS ? ZYDIS_REGISTER_SS
+			: z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES ? ZYDIS_REGISTER_ES
+			: z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS ? ZYDIS_REGISTER_FS
+			: z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS ? ZYDIS_REGISTER_GS
+								     : ZYDIS_REGISTER_DS);
 	return 0;
 }

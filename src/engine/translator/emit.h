@@ -261,8 +261,8 @@ emit_lea32(struct emit *e, unsigned dst, unsigned base, i32 disp)
 }
 
 static inline void
-emit_lea_sib(struct emit *e, bool wide, unsigned dst, unsigned base, unsigned index,
-	     unsigned scale, i32 disp)
+emit_lea_sib(struct emit *e, bool wide, unsigned dst, unsigned base, unsigned index, unsigned scale,
+	     i32 disp)
 {
 	emit_rex(e, wide, dst, index, base == NO_BASE ? 0 : base);
 	emit8(e, 0x8d);

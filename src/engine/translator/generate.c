@@ -317,7 +317,8 @@ generate_vex(struct emit *e, const struct insn *in, const struct encoding *x)
 	unsigned rm = x->mem ? (unsigned)T0 : x->rm;
 
 	emit8(e, 0xc4);
-	emit8(e, (x->reg < 8 ? 0x80u : 0u) | (x->stack ? 0u : 0x40u) | (rm < 8 ? 0x20u : 0u) | in->map);
+	emit8(e, (x->reg < 8 ? 0x80u : 0u) | (x->stack ? 0u : 0x40u) | (rm < 8 ? 0x20u : 0u) |
+			 in->map);
 	emit8(e, (unsigned)in->vex_w << 7 | vvvv << 3 | (unsigned)in->vex_l << 2 | in->vex_pp);
 	emit8(e, in->opcode);
 }
@@ -352,7 +353,8 @@ generate_legacy(struct emit *e, const struct insn *in, const struct encoding *x,
 static bool
 generate_is_blendv(const struct insn *in)
 {
-	return (in->prefixes & INSN_VEX) && in->map == 3 && in->opcode >= 0x4a && in->opcode <= 0x4c;
+	return (in->prefixes & INSN_VEX) && in->map == 3 && in->opcode >= 0x4a &&
+	       in->opcode <= 0x4c;
 }
 
 /* The bytes of IN with its registers replaced. */
@@ -531,7 +533,8 @@ static bool
 generate_is_bit_string(const struct insn *in)
 {
 	return in->map == 1 && !(in->prefixes & INSN_VEX) && in->mem &&
-	       (in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 || in->opcode == 0xbb);
+	       (in->opcode == 0xa3 || in->opcode == 0xab || in->opcode == 0xb3 ||
+		in->opcode == 0xbb);
 }
 
 /* Moves T0 to the word that holds the bit, leaves the rest of the offset in t->tmp. */

@@ -33,39 +33,47 @@ struct insn {
 	u8 addrsize; /* 2, 4, 8 */
 	bool has_modrm;
 	u8 modrm;
-	u8 reg;	 /* modrm.reg with REX.R: a register number, or the low three bits an opcode extension */
+	u8 reg;	 /* modrm.reg with REX.R: a register number, or the low three bits an opcode
+		    extension */
 	u8 rm;	 /* modrm.rm with REX.B if it names a register; of opcodes that hold a register
 		  * in their low three bits too, with REX.B */
 	u8 vvvv; /* VEX.vvvv or INSN_NO_REG */
-	/* Memory operand: linear = seg.base + base + index * scale + disp, cut to addrsize before the base. */
+	/* Memory operand: linear = seg.base + base + index * scale + disp, cut to addrsize before
+	 * the base. */
 	bool mem;
 	u8 seg;	  /* enum cpu_segment: override or default */
 	u8 base;  /* register, INSN_RIP (address of the next instruction) or INSN_NO_REG */
 	u8 index; /* register or INSN_NO_REG */
 	u8 scale; /* 1, 2, 4, 8 */
 	i64 disp;
-	u16 mem_size;	    /* bytes accessed, 0 if none (LEA, NOP, INVLPG) */
+	u16 mem_size; /* bytes accessed, 0 if none (LEA, NOP, INVLPG) */
 	bool mem_read, mem_written;
-	u64 imm;  /* first immediate, sign-extended as the instruction does */
-	u64 imm2; /* ENTER's second, a far pointer's selector */
-	u16 mnemonic; /* ZydisMnemonic */
-	u16 gpr_read, gpr_written; /* masks of general registers touched, explicit or not (address ones too) */
-	u32 flags_read;	   /* RFLAGS bits read */
-	u32 flags_written; /* RFLAGS bits surely overwritten (undefined ones count unless the CPU may keep them) */
+	u64 imm;		   /* first immediate, sign-extended as the instruction does */
+	u64 imm2;		   /* ENTER's second, a far pointer's selector */
+	u16 mnemonic;		   /* ZydisMnemonic */
+	u16 gpr_read, gpr_written; /* masks of general registers touched, explicit or not (address
+				      ones too) */
+	u32 flags_read;		   /* RFLAGS bits read */
+	u32 flags_written; /* RFLAGS bits surely overwritten (undefined ones count unless the CPU
+			      may keep them) */
 	u32 flags_changed; /* RFLAGS bits that may differ afterwards */
 	/* For re-encoding: where registers stand in the bytes, and what else there is. */
-	u8 tail;	   /* bytes of immediate at the end of raw */
-	u8 opcode_at;	   /* offset in raw of the opcode byte */
-	u8 vex_w, vex_l, vex_pp, vex_vvvv; /* vvvv as it stands in the bytes (inverted) */
-	u8 mandatory;	   /* F2, F3 or 66 that is part of the opcode, or 0 */
-	u8 sized;	   /* operand size follows mode and prefix 66 */
+	u8 tail;				 /* bytes of immediate at the end of raw */
+	u8 opcode_at;				 /* offset in raw of the opcode byte */
+	u8 vex_w, vex_l, vex_pp, vex_vvvv;	 /* vvvv as it stands in the bytes (inverted) */
+	u8 mandatory;				 /* F2, F3 or 66 that is part of the opcode, or 0 */
+	u8 sized;				 /* operand size follows mode and prefix 66 */
 	u8 reg_use, rm_use, vvvv_use, opreg_use; /* enum insn_use of a general register there */
 	bool reg_high, rm_high;			 /* AH, CH, DH, BH */
 	u16 isa;				 /* ZydisISASet */
 	bool evex_or_xop;
 };
 
-enum insn_use { INSN_READ = 1, INSN_WRITE = 2, INSN_PARTIAL = 4 /* written only in part, or perhaps */ };
+enum insn_use {
+	INSN_READ = 1,
+	INSN_WRITE = 2,
+	INSN_PARTIAL = 4 /* written only in part, or perhaps */
+};
 
 /* Decodes up to LEN bytes of code of MODE (16, 32, 64). 0, -ENODATA if more bytes are needed,
  * -E2BIG if it is longer than 15 bytes (#GP), or -EINVAL if this is no instruction (#UD).  */

@@ -157,11 +157,11 @@ mmio_answer(struct vcpu *v, const struct engine_exit *exit)
 	if (r->count == ARRAY_LEN(r->entries))
 		return;
 	if (exit->kind == EXIT_PORT)
-		*entry = (struct replay_entry){exit->port.port, exit->port.data, exit->port.size, true,
-					       exit->port.write};
+		*entry = (struct replay_entry){exit->port.port, exit->port.data, exit->port.size,
+					       true, exit->port.write};
 	else
-		*entry = (struct replay_entry){exit->mmio.gpa, exit->mmio.data, exit->mmio.size, false,
-					       exit->mmio.write};
+		*entry = (struct replay_entry){exit->mmio.gpa, exit->mmio.data, exit->mmio.size,
+					       false, exit->mmio.write};
 	r->count++;
 }
 

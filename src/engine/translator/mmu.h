@@ -12,7 +12,8 @@
 enum mmu_flags {
 	MMU_SUPERVISOR = 1, /* an implicit access by the CPU itself: descriptor tables, TSS */
 	MMU_LOCKED = 2,
-	MMU_WRITE_INTENT = 4, /* a read that will be followed by a write of the same bytes: check both */
+	MMU_WRITE_INTENT =
+		4, /* a read that will be followed by a write of the same bytes: check both */
 };
 
 /* Linear addresses. LEN up to 4096, may cross a page. */
@@ -61,8 +62,8 @@ int mmu_ram_of_write(struct vcpu *v, u64 linear, unsigned len, u64 *ram);
 
 /* What system instructions do to translations. */
 void mmu_set_cr3(struct vcpu *v, u64 value); /* honours PCID and bit 63; PAE pdptes were loaded */
-void mmu_flush_all(struct vcpu *v);	      /* global ones too */
-void mmu_flush_local(struct vcpu *v);	      /* all but global ones, all PCIDs */
+void mmu_flush_all(struct vcpu *v);	     /* global ones too */
+void mmu_flush_local(struct vcpu *v);	     /* all but global ones, all PCIDs */
 void mmu_invlpg(struct vcpu *v, u64 linear);
 /* INVPCID types 0 to 3 (AMD64 APM 3, INVPCID). */
 void mmu_invpcid(struct vcpu *v, unsigned type, u16 pcid, u64 linear);

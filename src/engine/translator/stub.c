@@ -170,8 +170,8 @@ stub_make_miss(struct vcpu *v, struct emit *e)
 	stub_give_up(v, e, LEAVE_ACCESS);
 }
 
-/* T0 = linear, T1 = access, STACK = site, of an access at the stack pointer: on a page that is not the
- * stack's. Its TLB entry will do, with T0 such that adding STACK leads there. */
+/* T0 = linear, T1 = access, STACK = site, of an access at the stack pointer: on a page that is not
+ * the stack's. Its TLB entry will do, with T0 such that adding STACK leads there. */
 static void
 stub_make_stack(struct vcpu *v, struct emit *e)
 {

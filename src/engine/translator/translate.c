@@ -75,7 +75,8 @@ translate_decode_one(struct build *b, u64 at)
 		return false;
 	if (error)
 		translate_invalid(bi, error == -E2BIG || (n == INSN_MAX && error == -ENODATA)
-						? translate_too_long : translate_ud);
+					      ? translate_too_long
+					      : translate_ud);
 	else
 		classify(b, bi);
 	b->count++;

@@ -88,16 +88,17 @@ struct crossing {
 struct tlb {
 	struct tlb_entry entry[TLB_SIZE];
 	struct tlb_code code[TLB_CODE];
-	struct tlb_code big[TLB_CODE_BIG]; /* the same for runs of 2 MiB, as kernels map themselves */
+	struct tlb_code
+		big[TLB_CODE_BIG]; /* the same for runs of 2 MiB, as kernels map themselves */
 	unsigned big_count;
 	bool code_evicted;
 	bool code_stale; /* flushed: to be compared with the tables before they are used again */
 	struct tlb_large large, code_large;
-	u16 log[TLB_LOG];	      /* kernel sets: indices of non-global entries */
-	unsigned log_count;	      /* TLB_LOG + 1: too many */
+	u16 log[TLB_LOG];   /* kernel sets: indices of non-global entries */
+	unsigned log_count; /* TLB_LOG + 1: too many */
 	bool exec_nonglobal;
-	u64 key; /* user sets: what address space, TLB_NONE if free */
-	u64 used; /* for eviction */
+	u64 key;		      /* user sets: what address space, TLB_NONE if free */
+	u64 used;		      /* for eviction */
 	u64 stack_page, stack_addend; /* while another set is in use */
 	u32 jumps_mode;
 	struct jump_cache *jumps;
@@ -121,7 +122,7 @@ enum {
 	ACCESS_SIZE = 0x3ff,
 	ACCESS_READ = BIT(10),
 	ACCESS_WRITE = BIT(11),
-	ACCESS_SEG_SHIFT = 12, /* 3 bits */
+	ACCESS_SEG_SHIFT = 12,	 /* 3 bits */
 	ACCESS_OFFSET = BIT(15), /* `linear` is still an offset into the segment */
 	ACCESS_INSN_SHIFT = 16,	 /* 8 bits: number of the instruction in its block */
 	ACCESS_LOCK = BIT(24),
@@ -140,12 +141,12 @@ enum {
 	MODE_STACK32 = BIT(2),
 	MODE_FLAT_DATA = BIT(3), /* DS, ES, SS: base 0, limit 4 GiB, writable */
 	MODE_FLAT_CODE = BIT(4),
-	MODE_NO_X87 = BIT(5),	 /* CR0.EM or TS */
-	MODE_NO_SSE = BIT(6),	 /* #UD: EM, or no OSFXSR */
+	MODE_NO_X87 = BIT(5), /* CR0.EM or TS */
+	MODE_NO_SSE = BIT(6), /* #UD: EM, or no OSFXSR */
 	MODE_TS = BIT(7),
-	MODE_NO_AVX = BIT(8),	 /* OSXSAVE, XCR0 */
-	MODE_SINGLE = BIT(9),	 /* one instruction a block, no links */
-	MODE_ALIGN = BIT(10),	 /* CR0.AM, AC and CPL 3 */
+	MODE_NO_AVX = BIT(8), /* OSXSAVE, XCR0 */
+	MODE_SINGLE = BIT(9), /* one instruction a block, no links */
+	MODE_ALIGN = BIT(10), /* CR0.AM, AC and CPL 3 */
 	MODE_PROTECTED = BIT(11),
 };
 
@@ -164,11 +165,11 @@ struct block;
 
 /* A direct jump inside one page, waiting for its target or patched to it. */
 struct link {
-	u8 *place;	  /* of the displacement, written view */
-	const u8 *stub;	  /* where it goes while not linked */
+	u8 *place;	   /* of the displacement, written view */
+	const u8 *stub;	   /* where it goes while not linked */
 	struct link *next; /* links into the same block */
-	u16 target;	  /* page offset */
-	bool to_r;	  /* flags are in R: enter there */
+	u16 target;	   /* page offset */
+	bool to_r;	   /* flags are in R: enter there */
 };
 
 /* An instruction served by C. */
@@ -185,9 +186,9 @@ struct block {
 	struct block *hash_next;
 	struct block *page_next[2];
 	struct link *incoming;
-	u8 *code;	 /* written view */
-	const u8 *entry; /* executable view: with flags in M */
-	const u8 *entry_r; /* with flags in RFLAGS */
+	u8 *code;		   /* written view */
+	const u8 *entry;	   /* executable view: with flags in M */
+	const u8 *entry_r;	   /* with flags in RFLAGS */
 	struct crossing *crossing; /* written view, NULL if none */
 	u32 code_len;
 	u32 mode;
@@ -206,24 +207,25 @@ struct mail {
 
 struct translation {
 	/* Reached by translated code. */
-	u64 page_va; /* linear address of the page in which guest code runs */
+	u64 page_va;	/* linear address of the page in which guest code runs */
 	const u8 *poll; /* [a] what it points to is loaded at back edges; NULL when kicked */
 	u16 flags;	/* M: AH as LAHF gives it, AL = OF */
 	u16 flags_r;	/* RFLAGS when a signal struck, same form */
 	struct tlb_entry *tlb;
 	struct jump_cache *jumps;
 	u64 host_rsp;
-	u64 t0;	    /* T0 on entry */
+	u64 t0; /* T0 on entry */
 	u64 tmp, tmp2;
-	/* The stack's page: tag, and what its addresses are away from the host's; the latter is in STACK
-	 * as well while guest code runs. Forgotten whenever a TLB entry may have gone. */
+	/* The stack's page: tag, and what its addresses are away from the host's; the latter is in
+	 * STACK as well while guest code runs. Forgotten whenever a TLB entry may have gone. */
 	u64 stack_page, stack_addend;
 	i32 stack_credit; /* misses to take before another page becomes the stack's */
 	const u8 *site;	  /* where to go on after a leaf or slow path */
 	const u8 *resume; /* where stub_enter goes */
 	u64 linear;
 	u64 access;
-	u64 seg_read_end[CPU_SEGMENTS]; /* offset at or above which an access is not simply allowed */
+	u64 seg_read_end[CPU_SEGMENTS]; /* offset at or above which an access is not simply allowed
+					 */
 	u64 seg_write_end[CPU_SEGMENTS];
 	u64 branch;
 	struct link *link;
@@ -234,26 +236,27 @@ struct translation {
 	u8 bounce[BOUNCE_SIZE] ALIGNED(64);
 
 	/* The rest. */
-	u8 poll_word;	   /* what `poll` points to when not kicked */
-	u32 in_guest;	   /* [a] between entering and leaving run: others must wait for acknowledgements */
+	u8 poll_word; /* what `poll` points to when not kicked */
+	u32 in_guest; /* [a] between entering and leaving run: others must wait for acknowledgements
+		       */
 	u64 signal_pc;
 	int signal_trap;
-	bool xstate_live;  /* vector state is in the host's registers */
-	bool block_died;   /* the block that runs was dropped: leave it after this instruction */
-	u64 watch_hits;	   /* DR6 bits of data breakpoints hit by the instruction */
+	bool xstate_live; /* vector state is in the host's registers */
+	bool block_died;  /* the block that runs was dropped: leave it after this instruction */
+	u64 watch_hits;	  /* DR6 bits of data breakpoints hit by the instruction */
 	struct tlb *sets[TLB_SETS];
 	unsigned user_set; /* index of the current user set */
 	u64 tick;
 
-	u8 *region;	 /* the whole mapping */
+	u8 *region; /* the whole mapping */
 	size_t region_size;
 	int code_fd;
-	u8 *code_rw;	 /* written view */
+	u8 *code_rw; /* written view */
 	const u8 *code_rx;
 	size_t code_size, code_stubs, code_used;
 	u8 *arena; /* block records */
 	size_t arena_size, arena_used;
-	u32 *hash; /* heads of chains: place in the arena / 16 + 1, 0 if empty */
+	u32 *hash;		    /* heads of chains: place in the arena / 16 + 1, 0 if empty */
 	struct block **page_blocks; /* by RAM page */
 	struct block **by_address;  /* all blocks in order of their code */
 	size_t block_count, block_max;
@@ -272,17 +275,17 @@ struct translation {
 		pthread_mutex_t lock;
 		pthread_cond_t wake; /* halted vCPUs wait here */
 		struct mail queue[MAIL_MAX];
-		unsigned count;	 /* [m] */
+		unsigned count;	  /* [m] */
 		u64 posted, done; /* [m] */
-		bool kick;	 /* [m] engine_kick */
-		bool overflow;	 /* [m] */
-		bool init, sipi; /* [m] taken at an instruction boundary, INIT first */
-		u8 sipi_vector;	 /* [m] */
+		bool kick;	  /* [m] engine_kick */
+		bool overflow;	  /* [m] */
+		bool init, sipi;  /* [m] taken at an instruction boundary, INIT first */
+		u8 sipi_vector;	  /* [m] */
 	} mail;
 
 	bool timer_armed;
 	u64 timer_deadline;
-	void *timer; /* timer_t */
+	void *timer;	    /* timer_t */
 	bool answer_due;    /* the last exit was a question: its answer comes with the next run */
 	bool writing_later; /* the last exit was a queued store */
 	bool halt_told;
@@ -290,7 +293,7 @@ struct translation {
 	bool flush_wanted; /* all blocks are to be dropped, at the next instruction boundary */
 	bool starts_later; /* INIT or SIPI may wait for the end of the instruction under way */
 	bool again;	   /* the helper asked to be run again: a step of a repetition is done */
-	u32 eoi[8]; /* level-triggered vectors that ended, not yet told to the machine */
+	u32 eoi[8];	   /* level-triggered vectors that ended, not yet told to the machine */
 	bool eoi_any;
 	u64 mmio_writes_count, mmio_writes_next;
 	struct {
@@ -319,11 +322,11 @@ struct engine {
 	struct vcpu *vcpu[VCPUS_MAX];
 	u8 *ram;
 	u64 ram_size, low_size;
-	u16 *page_code;	   /* [a] by RAM page: vCPUs that may hold translations of it */
-	u16 *page_writers; /* [a] vCPUs that may hold write entries to it */
-	u64 *dirty;	   /* [a] bitmap by RAM page, NULL while not tracked */
-	u32 extint;	   /* [a] the PIC's output */
-	u64 state_tsc;	   /* [a] host TSC that all states taken or set stand for, 0: none yet */
+	u16 *page_code;	      /* [a] by RAM page: vCPUs that may hold translations of it */
+	u16 *page_writers;    /* [a] vCPUs that may hold write entries to it */
+	u64 *dirty;	      /* [a] bitmap by RAM page, NULL while not tracked */
+	u32 extint;	      /* [a] the PIC's output */
+	u64 state_tsc;	      /* [a] host TSC that all states taken or set stand for, 0: none yet */
 	pthread_mutex_t lock; /* notifies, routes */
 	struct engine_notify {
 		u64 gpa;
@@ -331,8 +334,9 @@ struct engine {
 		int fd;
 	} notify[128];
 	unsigned notify_count;
-	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the machine */
-	u32 exclusive; /* [a] index + 1 of the vCPU that runs alone for a locked access, or 0 */
+	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the
+			       machine */
+	u32 exclusive;	   /* [a] index + 1 of the vCPU that runs alone for a locked access, or 0 */
 	size_t code_cache; /* bytes of code a vCPU */
 	u32 options;
 };

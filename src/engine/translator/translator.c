@@ -372,13 +372,15 @@ translator_vcpu_destroy(struct engine_vcpu *vcpu)
 
 	e->vcpu[v->index] = NULL;
 	if (e->options & OPTION_STATS)
-		log_warning("vcpu %u: %zu blocks, %llu instructions, %zu KiB code, %llu flushes; %llu jumps, %llu links, "
-			 "%llu fills, %llu leaves, %llu helpers, %llu accesses",
-			 v->index, t->block_count, (unsigned long long)t->count.translated,
-			 t->code_used >> 10, (unsigned long long)t->flushes,
-			 (unsigned long long)t->count.jumps, (unsigned long long)t->count.links,
-			 (unsigned long long)t->count.fills, (unsigned long long)t->count.leaves,
-			 (unsigned long long)t->count.helpers, (unsigned long long)t->count.accesses);
+		log_warning("vcpu %u: %zu blocks, %llu instructions, %zu KiB code, %llu flushes; "
+			    "%llu jumps, %llu links, "
+			    "%llu fills, %llu leaves, %llu helpers, %llu accesses",
+			    v->index, t->block_count, (unsigned long long)t->count.translated,
+			    t->code_used >> 10, (unsigned long long)t->flushes,
+			    (unsigned long long)t->count.jumps, (unsigned long long)t->count.links,
+			    (unsigned long long)t->count.fills, (unsigned long long)t->count.leaves,
+			    (unsigned long long)t->count.helpers,
+			    (unsigned long long)t->count.accesses);
 	signals_timer_destroy(v);
 	translator_unmap(t->arena, t->arena_size);
 	translator_unmap(t->hash, BLOCK_HASH * sizeof(*t->hash));

@@ -28,7 +28,8 @@ enum helper_result {
 	HELPER_AGAIN = 2,  /* run the same instruction again (REP step, after an interrupt check) */
 	HELPER_HALT = 3,   /* HLT: wait behind the instruction */
 	HELPER_FAULT = -1, /* raise() was called; nothing of the instruction took effect */
-	HELPER_EXIT = -2,  /* vcpu->exit is filled: ask the machine, then run the instruction again */
+	HELPER_EXIT =
+		-2, /* vcpu->exit is filled: ask the machine, then run the instruction again */
 };
 
 typedef int helper_fn(struct vcpu *v, const struct insn *in);
@@ -42,8 +43,8 @@ struct replay {
 		u8 size;
 		bool port, write;
 	} entries[16];
-	unsigned count;	  /* answered */
-	unsigned next;	  /* consumed by this attempt */
+	unsigned count; /* answered */
+	unsigned next;	/* consumed by this attempt */
 };
 
 struct pending_event {
@@ -68,11 +69,11 @@ struct vcpu {
 	struct cpu_msrs msr;
 	u8 cpl;
 	bool nmi_pending, nmi_masked;
-	bool shadow;	  /* interrupts held for one instruction (STI) */
-	bool shadow_ss;	  /* the same by MOV SS / POP SS: debug traps too */
-	bool delivered;	  /* set by each delivery, INT n too; whoever asks clears it */
+	bool shadow;		    /* interrupts held for one instruction (STI) */
+	bool shadow_ss;		    /* the same by MOV SS / POP SS: debug traps too */
+	bool delivered;		    /* set by each delivery, INT n too; whoever asks clears it */
 	struct pending_event event; /* raised by the instruction under way */
-	i64 tsc_offset;	  /* guest TSC = host TSC + offset */
+	i64 tsc_offset;		    /* guest TSC = host TSC + offset */
 	enum cpu_run_state run_state;
 	struct lapic lapic;
 	struct replay replay;

@@ -256,7 +256,8 @@ leaf_verify_code(struct vcpu *v, struct tlb *set)
 		       r.page_size >= LEAF_BIG;
 	for (unsigned i = 0; i < TLB_CODE && same; i++)
 		if (set->code[i].page != TLB_NONE)
-			same = leaf_walk(v, set, set->code[i].page, WALK_EXEC, &r) == set->code[i].ram;
+			same = leaf_walk(v, set, set->code[i].page, WALK_EXEC, &r) ==
+			       set->code[i].ram;
 	if (same)
 		set->code_stale = false;
 	else

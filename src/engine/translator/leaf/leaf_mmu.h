@@ -36,7 +36,8 @@ unsigned leaf_walk_flags(const struct vcpu *v, const struct tlb *set);
 struct block *leaf_find_block(struct vcpu *v, u64 linear);
 /* What must be so when B, found for LINEAR, is entered. */
 void leaf_enter(struct vcpu *v, struct block *b, u64 linear);
-/* Called by stub.jump, stub.branch, stub.link, stub.leaf_helper: code to go on at, or NULL to leave. */
+/* Called by stub.jump, stub.branch, stub.link, stub.leaf_helper: code to go on at, or NULL to
+ * leave. */
 const u8 *leaf_jump(struct vcpu *v);
 const u8 *leaf_branch(struct vcpu *v);
 const u8 *leaf_link(struct vcpu *v);

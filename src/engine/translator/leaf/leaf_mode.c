@@ -39,7 +39,8 @@ mode_segments(struct vcpu *v)
 			const struct segment *s = &v->seg[i];
 			struct translation *t = vcpu_translation(v);
 			bool code = (s->attr & 8) != 0;
-			bool usable = (s->attr & SEGMENT_P) && (s->attr & SEGMENT_S) && (code || !(s->attr & 4));
+			bool usable = (s->attr & SEGMENT_P) && (s->attr & SEGMENT_S) &&
+				      (code || !(s->attr & 4));
 			bool real = !vcpu_protected(v);
 			u64 end = (u64)s->limit + 1;
 
