@@ -400,6 +400,26 @@ flow_indirect_target(struct build *b, struct build_insn *bi)
 	emit_store_var(e, &b->t->tmp, T1);
 }
 
+/* A CALL to where no code can be faults before it stores its return address. */
+static void
+flow_check_target(struct build *b, const struct build_insn *bi)
+{
+	struct emit *e = &b->e;
+	u8 *good;
+
+	if (!(b->mode & MODE_CODE64))
+		return;
+	emit_load_var(e, T1, &b->t->tmp);
+	emit_rex(e, true, 0, 0, T1); /* sar T1, 47: 0 or -1 if canonical */
+	emit8(e, 0xc1), emit8(e, 0xf8 | (T1 & 7)), emit8(e, 47);
+	emit_alu_imm(e, ALU_ADD, true, T1, 1);
+	emit_alu_imm(e, ALU_CMP, true, T1, 1);
+	good = emit_jcc(e, CC_BE, emit_rx(e));
+	emit_load_var(e, T0, &b->t->tmp);
+	flow_search(b, flow_branch(bi->at, 0));
+	emit_patch(e, good, emit_rx(e));
+}
+
 static void
 flow_indirect(struct build *b, struct build_insn *bi)
 {
@@ -409,6 +429,7 @@ flow_indirect(struct build *b, struct build_insn *bi)
 	flow_indirect_target(b, bi);
 	if (bi->kind == BUILD_CALL_INDIRECT) {
 		undo = (i32)flow_stack_size(b);
+		flow_check_target(b, bi);
 		flow_stack_address(b, -(i32)flow_stack_size(b));
 		generate_access(b, bi, OP_STORE_CALL, ACCESS_WRITE | flow_stack_size(b), false);
 	}

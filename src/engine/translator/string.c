@@ -115,7 +115,9 @@ string_compare_ends(const struct vcpu *v, const struct insn *in)
 static bool
 string_watched(const struct vcpu *v)
 {
-	return (v->rflags & RFLAGS_TF) || vcpu_translation(v)->watch_hits;
+	if (v->rflags & RFLAGS_TF)
+		return true;
+	return (v->dr7 & 0xff) && vcpu_translation(v)->watch_hits;
 }
 
 static int
