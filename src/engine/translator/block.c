@@ -54,20 +54,27 @@ block_add(struct vcpu *v, struct block *b)
 	return true;
 }
 
+static bool
+block_is_cold(const struct translation *t, const u8 *pc)
+{
+	return pc >= t->code_rx + t->cold_start;
+}
+
 struct block *
 block_at(struct translation *t, const u8 *pc)
 {
 	size_t low = 0, high = t->block_count;
+	const u8 *place = t->code_rw + (pc - t->code_rx);
+	bool cold = block_is_cold(t, pc);
 
 	while (low < high) {
 		size_t mid = (low + high) / 2;
 		struct block *b = t->by_address[mid];
+		const u8 *start = cold ? b->cold : b->code;
 
-		const u8 *start = b->code + (t->code_rx - t->code_rw);
-
-		if (pc < start)
+		if (place < start)
 			high = mid;
-		else if (pc >= start + b->code_len)
+		else if (place >= start + (cold ? b->cold_len : b->code_len))
 			low = mid + 1;
 		else
 			return b;
@@ -79,10 +86,12 @@ const struct site *
 block_site(const struct translation *t, const struct block *b, const u8 *pc)
 {
 	const struct site *found = NULL;
-	const u8 *start = b->code + (t->code_rx - t->code_rw);
+	bool cold = block_is_cold(t, pc);
+	i64 offset = t->code_rw + (pc - t->code_rx) - (cold ? b->cold : b->code);
 
 	for (unsigned i = 0; i < b->site_count; i++)
-		if (start + b->sites[i].host <= pc && (!found || b->sites[i].host >= found->host))
+		if (b->sites[i].cold == cold && b->sites[i].host <= offset &&
+		    (!found || b->sites[i].host >= found->host))
 			found = &b->sites[i];
 	return found;
 }
@@ -125,7 +134,7 @@ static void
 block_bury(struct translation *t, struct block *b)
 {
 	i64 delta = t->code_rx - t->code_rw;
-	struct emit e = {t->code_rw + t->code_used, t->code_rw + t->code_size, delta};
+	struct emit e = {t->code_rw + t->code_used, t->code_rw + t->cold_start, delta};
 	u8 *entry = t->code_rw + (b->entry - t->code_rx);
 	struct emit head = {entry, entry + 5, delta};
 	const u8 *grave = emit_rx(&e);
@@ -154,7 +163,7 @@ block_kill(struct translation *t, struct block *b)
 	block_unlink_page(t, b, b->ram >> 12);
 	if (b->ram2 != UINT64_MAX)
 		block_unlink_page(t, b, b->ram2 >> 12);
-	if (t->code_used + 64 <= t->code_size) {
+	if (t->code_used + 64 <= t->cold_start) {
 		block_bury(t, b);
 		return;
 	}
@@ -213,6 +222,7 @@ block_flush(struct vcpu *v)
 	t->block_count = 0;
 	t->arena_used = 0;
 	t->code_used = t->code_stubs;
+	t->cold_used = t->cold_start;
 	t->block_died = true;
 	t->flushes++;
 }

@@ -88,8 +88,10 @@ struct build_exit {
 struct build {
 	struct vcpu *v;
 	struct translation *t;
-	struct emit e;
-	u8 *start;
+	struct emit e;	  /* where code goes now */
+	struct emit cold; /* where slow paths go */
+	u8 *start, *cold_start;
+	bool in_cold; /* e and cold have changed places */
 	const u8 *entry; /* executable view: with flags in M */
 	struct crossing *crossing;
 	u8 *other[2]; /* jumps of its check */
@@ -114,6 +116,8 @@ bool classify_aligned(const struct insn *in);
 bool classify_ends_block(const struct build_insn *bi);
 
 /* generate.c */
+/* From here on code goes to the other part of the cache. */
+void generate_switch(struct build *b);
 void generate_site(struct build *b, u16 guest, bool poll);
 void generate_need_r(struct build *b);		      /* flags into RFLAGS */
 void generate_need_m(struct build *b);		      /* flags into M, if live anywhere */

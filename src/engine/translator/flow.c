@@ -240,9 +240,11 @@ flow_jump_cache(struct build *b, u32 branch)
 	emit_mem(e, 4, T1, offsetof(struct jump_cache, code));
 	if (!branch)
 		return;
-	emit_patch(e, miss, emit_rx(e));
-	emit_patch(e, kicked, emit_rx(e));
+	emit_patch(e, miss, emit_rx(&b->cold));
+	emit_patch(e, kicked, emit_rx(&b->cold));
+	generate_switch(b);
 	flow_search(b, branch);
+	generate_switch(b);
 }
 
 /* T0 holds EIP, to be cut to SIZE bytes, in a code segment that is not flat. */
@@ -303,10 +305,12 @@ flow_exit_near(struct build *b, const struct build_exit *x)
 	/* The entry's first bytes are overwritten when the block dies: no link may be there. */
 	while (emit_rx(e) < b->entry + 5)
 		emit8(e, 0x90);
-	l->place = emit_jmp(e, emit_rx(e) + 5);
-	l->stub = emit_rx(e);
-	emit_mov_imm(e, T1, (u64)l);
-	emit_jmp(e, l->to_r ? b->t->stub.link_r : b->t->stub.link_m);
+	l->stub = emit_rx(&b->cold);
+	l->place = emit_jmp(e, l->stub);
+	generate_switch(b);
+	emit_mov_imm(&b->e, T1, (u64)l);
+	emit_jmp(&b->e, l->to_r ? b->t->stub.link_r : b->t->stub.link_m);
+	generate_switch(b);
 }
 
 void
@@ -405,8 +409,6 @@ static void
 flow_check_target(struct build *b, const struct build_insn *bi)
 {
 	struct emit *e = &b->e;
-	u8 *good;
-
 	if (!(b->mode & MODE_CODE64))
 		return;
 	emit_load_var(e, T1, &b->t->tmp);
@@ -414,10 +416,11 @@ flow_check_target(struct build *b, const struct build_insn *bi)
 	emit8(e, 0xc1), emit8(e, 0xf8 | (T1 & 7)), emit8(e, 47);
 	emit_alu_imm(e, ALU_ADD, true, T1, 1);
 	emit_alu_imm(e, ALU_CMP, true, T1, 1);
-	good = emit_jcc(e, CC_BE, emit_rx(e));
+	emit_jcc(e, CC_A, emit_rx(&b->cold));
+	generate_switch(b);
 	emit_load_var(e, T0, &b->t->tmp);
 	flow_search(b, flow_branch(bi->at, 0));
-	emit_patch(e, good, emit_rx(e));
+	generate_switch(b);
 }
 
 static void

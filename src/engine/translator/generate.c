@@ -12,14 +12,29 @@
 #include "engine/translator/stub.h"
 
 void
+generate_switch(struct build *b)
+{
+	struct emit e = b->e;
+
+	b->e = b->cold;
+	b->cold = e;
+	b->in_cold = !b->in_cold;
+}
+
+void
 generate_site(struct build *b, u16 guest, bool poll)
 {
+	const u8 *start = b->in_cold ? b->cold_start : b->start;
+
 	if (b->site_count == BUILD_SITES) {
 		b->full = true;
 		return;
 	}
-	b->site[b->site_count++] = (struct site){
-		.host = (u16)(b->e.at - b->start), .guest = guest, .flags = b->flags, .poll = poll};
+	b->site[b->site_count++] = (struct site){.host = (u16)(b->e.at - start),
+						 .guest = guest,
+						 .flags = b->flags,
+						 .poll = poll,
+						 .cold = b->in_cold};
 }
 
 void
@@ -299,8 +314,10 @@ generate_slow_path(struct build *b, struct build_access *a)
 void
 generate_slow_paths(struct build *b)
 {
+	generate_switch(b);
 	for (unsigned i = 0; i < b->access_count; i++)
 		generate_slow_path(b, &b->access[i]);
+	generate_switch(b);
 }
 
 /* Where the fields of the instruction to be emitted point. */

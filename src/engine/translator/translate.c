@@ -192,10 +192,12 @@ translate_other_crossing(struct build *b)
 {
 	struct emit *e = &b->e;
 
-	emit_patch(e, b->other[0], emit_rx(e));
-	emit_patch(e, b->other[1], emit_rx(e));
+	emit_patch(e, b->other[0], emit_rx(&b->cold));
+	emit_patch(e, b->other[1], emit_rx(&b->cold));
+	generate_switch(b);
 	emit_lea(e, T0, T0, b->insn[0].at);
 	emit_jmp(e, b->t->stub.jump);
+	generate_switch(b);
 }
 
 static void
@@ -254,17 +256,21 @@ translate_register(struct build *b)
 	block->insn_at = insn_at;
 	block->code = b->start;
 	block->code_len = (u32)(b->e.at - b->start);
+	block->cold = b->cold_start;
+	block->cold_len = (u32)(b->cold.at - b->cold_start);
 	block->entry = b->entry;
 	block->crossing = b->crossing;
 	block->entry_r = b->start + b->e.delta;
 	t->code_used = (size_t)align_up((u64)(b->e.at - t->code_rw), 16);
+	t->cold_used = (size_t)(b->cold.at - t->code_rw);
 	return block_add(b->v, block) ? block : NULL;
 }
 
 static bool
 translate_room(const struct translation *t)
 {
-	return t->code_used + BUILD_CODE_MAX < t->code_size &&
+	return t->code_used + BUILD_CODE_MAX < t->cold_start &&
+	       t->cold_used + BUILD_CODE_MAX < t->code_size &&
 	       t->arena_used + 16384 < t->arena_size && t->block_count < t->block_max;
 }
 
@@ -296,7 +302,10 @@ translate(struct vcpu *v, u64 linear)
 	translate_decode(&b);
 	translate_liveness(&b);
 	b.start = t->code_rw + t->code_used;
-	b.e = (struct emit){b.start, t->code_rw + t->code_size, t->code_rx - t->code_rw};
+	b.e = (struct emit){b.start, t->code_rw + t->cold_start, t->code_rx - t->code_rw};
+	b.cold_start = t->code_rw + t->cold_used;
+	b.cold = (struct emit){b.cold_start, t->code_rw + t->code_size, b.e.delta};
+	b.in_cold = false;
 	translate_generate(&b);
 	if (b.full)
 		return NULL;

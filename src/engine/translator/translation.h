@@ -159,6 +159,7 @@ struct site {
 	u16 guest; /* offset in the page of the instruction, or where a poll goes on */
 	u8 flags;  /* where flags are */
 	bool poll;
+	bool cold; /* HOST is from the block's cold code */
 };
 
 struct block;
@@ -190,7 +191,8 @@ struct block {
 	const u8 *entry;	   /* executable view: with flags in M */
 	const u8 *entry_r;	   /* with flags in RFLAGS */
 	struct crossing *crossing; /* written view, NULL if none */
-	u32 code_len;
+	u8 *cold;	 /* written view of its slow paths */
+	u32 code_len, cold_len;
 	u32 mode;
 	u16 guest, guest_len; /* page offset and length of the guest code */
 	u8 insns;
@@ -253,7 +255,9 @@ struct translation {
 	int code_fd;
 	u8 *code_rw; /* written view */
 	const u8 *code_rx;
+	/* The first part of the cache holds what runs, the second, from cold_start on, what seldom does. */
 	size_t code_size, code_stubs, code_used;
+	size_t cold_start, cold_used;
 	u8 *arena; /* block records */
 	size_t arena_size, arena_used;
 	u32 *hash;		    /* heads of chains: place in the arena / 16 + 1, 0 if empty */

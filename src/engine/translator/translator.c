@@ -444,6 +444,7 @@ translator_init_vcpu(struct engine *e, struct vcpu *v, unsigned index)
 	t->poll = &t->poll_word;
 	stub_make(v, &out);
 	t->code_stubs = t->code_used = (size_t)align_up((u64)(out.at - t->code_rw), 64);
+	t->cold_start = t->cold_used = (size_t)align_down(t->code_size / 2, 4096);
 	lapic_init(&v->lapic, index, &host);
 	mmu_flush_all(v);
 	reset = aligned_alloc(64, align_up(sizeof(*reset), 64));
