@@ -91,7 +91,7 @@ struct build {
 	struct emit e;	  /* where code goes now */
 	struct emit cold; /* where slow paths go */
 	u8 *start, *cold_start;
-	bool in_cold; /* e and cold have changed places */
+	bool in_cold;	 /* e and cold have changed places */
 	const u8 *entry; /* executable view: with flags in M */
 	struct crossing *crossing;
 	u8 *other[2]; /* jumps of its check */

@@ -191,7 +191,7 @@ struct block {
 	const u8 *entry;	   /* executable view: with flags in M */
 	const u8 *entry_r;	   /* with flags in RFLAGS */
 	struct crossing *crossing; /* written view, NULL if none */
-	u8 *cold;	 /* written view of its slow paths */
+	u8 *cold;		   /* written view of its slow paths */
 	u32 code_len, cold_len;
 	u32 mode;
 	u16 guest, guest_len; /* page offset and length of the guest code */
@@ -255,7 +255,8 @@ struct translation {
 	int code_fd;
 	u8 *code_rw; /* written view */
 	const u8 *code_rx;
-	/* The first part of the cache holds what runs, the second, from cold_start on, what seldom does. */
+	/* The first part of the cache holds what runs, the second, from cold_start on, what seldom
+	 * does. */
 	size_t code_size, code_stubs, code_used;
 	size_t cold_start, cold_used;
 	u8 *arena; /* block records */
