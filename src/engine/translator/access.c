@@ -65,14 +65,14 @@ access_write_first(struct vcpu *v, u64 linear, unsigned size, bool *direct)
 {
 	struct translation *t = vcpu_translation(v);
 	u64 ram;
-	int error = mmu_check_write(v, linear, size, 0);
+	int error = mmu_check_store(v, linear, size, t->commit_gpa);
 
-	if (error || (t->mode & MODE_SINGLE))
+	if (error || (t->mode & MODE_SINGLE) || (linear & (MEMORY_PAGE - 1)) + size > MEMORY_PAGE)
 		return error;
-	error = mmu_ram_of_write(v, linear, size, &ram);
-	if (!error && ram != UINT64_MAX)
+	ram = engine_ram_offset(v->engine, t->commit_gpa[0]);
+	if (ram != UINT64_MAX)
 		*direct = access_direct(v, ram, size);
-	return error;
+	return 0;
 }
 
 /* A locked access on the bounce buffer is one only if nobody else runs. */
@@ -133,13 +133,6 @@ access_serve(struct vcpu *v)
 	return 0;
 }
 
-/* Instructions that go elsewhere finish by themselves. */
-static bool
-access_flows(const struct block *b, unsigned n, const struct translation *t)
-{
-	return n + 1u == b->insns && !(t->mode & MODE_SINGLE);
-}
-
 bool
 access_commit(struct vcpu *v)
 {
@@ -148,11 +141,16 @@ access_commit(struct vcpu *v)
 	unsigned n = access_insn(t), size = (unsigned)t->access & ACCESS_SIZE;
 
 	t->block_died = b->dead;
-	mmu_commit(v, t->linear, t->bounce, size);
+	mmu_commit(v, t->linear, t->bounce, size, t->commit_gpa);
 	access_end(v);
 	t->resume = t->site;
-	if (access_flows(b, n, t) || t->mode & MODE_SINGLE)
+	if (t->mode & MODE_SINGLE)
 		return true;
+	if (t->access & ACCESS_FLOWS) { /* it goes elsewhere, and finishes by itself */
+		if (t->mmio_writes_next != t->mmio_writes_count)
+			pages_kick(v);
+		return true;
+	}
 	if (!t->block_died && t->mmio_writes_next == t->mmio_writes_count)
 		return true;
 	v->rip = access_rip(v, b, n + 1);

@@ -282,6 +282,35 @@ decode_prefixes(struct insn *in, const ZydisDecodedInstruction *z)
 	}
 }
 
+/* Instructions whose general register, or memory of its width, VEX.W would widen. */
+static bool
+decode_vex_w_widens(const struct insn *in)
+{
+	switch (in->map) {
+	case 1: /* CVTSI2S*, CVT(T)S*2SI, MOVD */
+		return in->opcode == 0x2a || in->opcode == 0x2c || in->opcode == 0x2d ||
+		       ((in->opcode == 0x6e || in->opcode == 0x7e) && in->vex_pp == 1);
+	case 2: /* ANDN, BLS*, BZHI, PDEP, PEXT, MULX, BEXTR, SHLX and kin */
+		return in->opcode == 0xf2 || in->opcode == 0xf3 ||
+		       (in->opcode >= 0xf5 && in->opcode <= 0xf7);
+	case 3: /* PEXTRD, PINSRD, RORX */
+		return in->opcode == 0x16 || in->opcode == 0x22 || in->opcode == 0xf0;
+	default:
+		return false;
+	}
+}
+
+/* Outside 64-bit mode a CPU does not look at what would select registers above 7 or widths of 64
+ * bits; the host, in 64-bit mode, would. */
+static void
+decode_vex_legacy(struct insn *in)
+{
+	in->rex = 0;
+	in->vex_vvvv |= 8;
+	if (decode_vex_w_widens(in))
+		in->vex_w = 0;
+}
+
 static void
 decode_encoding(struct insn *in, const ZydisDecodedInstruction *z)
 {
@@ -313,6 +342,8 @@ decode_encoding(struct insn *in, const ZydisDecodedInstruction *z)
 		in->rex = (u8)((z->raw.vex.R ? 0 : 4) | (z->raw.vex.X ? 0 : 2) |
 			       (z->raw.vex.B ? 0 : 1));
 		in->vex_vvvv = z->raw.vex.vvvv;
+		if (z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
+			decode_vex_legacy(in);
 	} else if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
 		in->evex_or_xop = true;
 	}

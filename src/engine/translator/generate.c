@@ -257,6 +257,8 @@ generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 ac
 		access |= ACCESS_LOCK;
 	if (generate_is_stack(b, &bi->in, segmented))
 		access |= ACCESS_STACK;
+	if (op == OP_STORE_CALL)
+		access |= ACCESS_FLOWS;
 	a->insn = bi;
 	a->op = op;
 	a->access = access;

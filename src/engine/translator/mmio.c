@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine/translator/mmu.h"
+#include "engine/translator/pages.h"
 #include "engine/translator/translation.h"
 
 static bool
@@ -94,6 +95,7 @@ mmio_write_here(struct vcpu *v, u64 gpa, unsigned size, u64 value)
 	if (mmio_is_lapic(v, gpa)) {
 		if ((gpa & 15) == 0)
 			lapic_mmio_write(&v->lapic, (u32)gpa & 0xff0, (u32)value);
+		pages_kick(v); /* priorities may have changed, an interrupt ended */
 		return true;
 	}
 	return v->engine->notify_count && mmio_notify(v->engine, gpa, size);

@@ -193,7 +193,7 @@ mmu_write_mmio(struct vcpu *v, u64 gpa, const u8 *buf, unsigned len, bool later)
 }
 
 static int
-mmu_write_pieces(struct vcpu *v, u64 linear, const u8 *p, unsigned len, unsigned flags, bool later)
+mmu_write_pieces(struct vcpu *v, u64 linear, const u8 *p, unsigned len, unsigned flags)
 {
 	while (len) {
 		unsigned n = mmu_piece(linear, len);
@@ -205,7 +205,7 @@ mmu_write_pieces(struct vcpu *v, u64 linear, const u8 *p, unsigned len, unsigned
 		ram = engine_ram_offset(v->engine, gpa);
 		if (ram != UINT64_MAX)
 			mmu_store_ram(v, ram, p, n);
-		else if ((error = mmu_write_mmio(v, gpa, p, n, later)) != 0)
+		else if ((error = mmu_write_mmio(v, gpa, p, n, false)) != 0)
 			return error;
 		linear += n, p += n, len -= n;
 	}
@@ -221,31 +221,40 @@ mmu_write(struct vcpu *v, u64 linear, const void *buf, unsigned len, unsigned fl
 		return error;
 	if (unlikely(v->dr7 & 0xff) && !(flags & MMU_SUPERVISOR))
 		mmu_watch(v, linear, len, true);
-	return mmu_write_pieces(v, linear, buf, len, flags, false);
-}
-
-void
-mmu_commit(struct vcpu *v, u64 linear, const void *buf, unsigned len)
-{
-	if (unlikely(v->dr7 & 0xff))
-		mmu_watch(v, linear, len, true);
-	mmu_write_pieces(v, linear, buf, len, 0, true);
+	return mmu_write_pieces(v, linear, buf, len, flags);
 }
 
 int
-mmu_ram_of_write(struct vcpu *v, u64 linear, unsigned len, u64 *ram)
+mmu_check_store(struct vcpu *v, u64 linear, unsigned len, u64 gpa[2])
 {
-	u64 gpa;
-	int error;
+	for (unsigned i = 0; len; i++) {
+		unsigned n = mmu_piece(linear, len);
+		int error = mmu_walk(v, linear, WALK_WRITE, 0, &gpa[i]);
 
-	*ram = UINT64_MAX;
-	if (mmu_piece(linear, len) != len)
-		return 0;
-	error = mmu_walk(v, linear, WALK_WRITE, 0, &gpa);
-	if (error)
-		return error;
-	*ram = engine_ram_offset(v->engine, gpa);
+		if (error)
+			return error;
+		linear += n, len -= n;
+	}
 	return 0;
+}
+
+void
+mmu_commit(struct vcpu *v, u64 linear, const void *buf, unsigned len, const u64 gpa[2])
+{
+	const u8 *p = buf;
+
+	if (unlikely(v->dr7 & 0xff))
+		mmu_watch(v, linear, len, true);
+	for (unsigned i = 0; len; i++) {
+		unsigned n = mmu_piece(linear, len);
+		u64 ram = engine_ram_offset(v->engine, gpa[i]);
+
+		if (ram != UINT64_MAX)
+			mmu_store_ram(v, ram, p, n);
+		else
+			mmu_write_mmio(v, gpa[i], p, n, true);
+		linear += n, p += n, len -= n;
+	}
 }
 
 int
@@ -514,9 +523,10 @@ mmu_invlpg(struct vcpu *v, u64 linear)
 {
 	struct translation *t = vcpu_translation(v);
 
-	mmu_invlpg_set(v, t->sets[TLB_KERNEL], linear);
-	mmu_invlpg_set(v, t->sets[TLB_KERNEL_USER], linear);
-	mmu_invlpg_set(v, t->sets[t->user_set], linear);
+	/* Global pages go whatever their PCID, and user sets do not tell which are. */
+	for (unsigned i = 0; i < TLB_SETS; i++)
+		if (i < TLB_USER_FIRST || i == t->user_set || t->sets[i]->key != TLB_NONE)
+			mmu_invlpg_set(v, t->sets[i], linear);
 }
 
 void
@@ -543,8 +553,10 @@ mmu_invpcid(struct vcpu *v, unsigned type, u16 pcid, u64 linear)
 	}
 	if (!current)
 		return;
-	if (type == 0)
+	if (type == 0) {
 		mmu_invlpg(v, linear);
-	else
-		mmu_drop_kernel_nonglobal(v);
+		return;
+	}
+	mmu_clear_set(v, t->sets[t->user_set]); /* its key may be from before CR4.PCIDE */
+	mmu_drop_kernel_nonglobal(v);
 }

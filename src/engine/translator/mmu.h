@@ -55,10 +55,11 @@ mmu_read64(struct vcpu *v, u64 linear, u64 *value, unsigned flags)
 	return mmu_read(v, linear, value, 8, flags);
 }
 
-/* A store of an instruction that has taken effect; its pages were checked. MMIO is queued. */
-void mmu_commit(struct vcpu *v, u64 linear, const void *buf, unsigned len);
-/* RAM offset for a write of LEN bytes inside one page, UINT64_MAX if not one page of RAM. */
-int mmu_ram_of_write(struct vcpu *v, u64 linear, unsigned len, u64 *ram);
+/* The two halves of a store on the bounce buffer: may LEN bytes be written, and where do they go (a
+ * gpa a page)? Then, when the instruction has taken effect, the store itself, which cannot fail;
+ * MMIO is queued. */
+int mmu_check_store(struct vcpu *v, u64 linear, unsigned len, u64 gpa[2]);
+void mmu_commit(struct vcpu *v, u64 linear, const void *buf, unsigned len, const u64 gpa[2]);
 
 /* What system instructions do to translations. */
 void mmu_set_cr3(struct vcpu *v, u64 value); /* honours PCID and bit 63; PAE pdptes were loaded */

@@ -281,10 +281,12 @@ pages_park(struct vcpu *v)
 
 	if (holder == 0 || holder == v->index + 1)
 		return;
-	__atomic_store_n(&t->in_guest, 0, __ATOMIC_SEQ_CST);
-	while (__atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST))
-		sched_yield();
-	__atomic_store_n(&t->in_guest, 1, __ATOMIC_SEQ_CST);
+	do { /* the next one may have taken it before we are seen to be inside again */
+		__atomic_store_n(&t->in_guest, 0, __ATOMIC_SEQ_CST);
+		while (__atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST))
+			sched_yield();
+		__atomic_store_n(&t->in_guest, 1, __ATOMIC_SEQ_CST);
+	} while (__atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST));
 	pages_mail(v); /* nobody waited for it to be read */
 	pages_kick(v); /* and whoever came meanwhile is looked at soon */
 }

@@ -447,7 +447,8 @@ run_single(struct vcpu *v)
 	v->delivered = t->again = false;
 	t->mode |= MODE_SINGLE;
 	result = run_block(v);
-	if (t->mode == (mode | MODE_SINGLE))
+	/* Unless the instruction itself has begun tracing. */
+	if (t->mode == (mode | MODE_SINGLE) && !(v->rflags & RFLAGS_TF) && !(v->dr7 & 0xff))
 		t->mode = mode;
 	if (result == RUN_LEAVE) { /* the instruction is to be run again */
 		v->shadow = shadow;

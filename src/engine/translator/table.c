@@ -136,6 +136,8 @@ table_group15(const struct insn *in)
 
 	if (!in->mem) /* fences are re-encoded */
 		return (in->prefixes & INSN_REP) && reg < 4 ? segment_fsgsbase : NULL;
+	if (in->prefixes & (INSN_REP | INSN_REPNE))
+		return instance_ud; /* PTWRITE, CLRSSBSY */
 	if (reg == 6 && (in->prefixes & INSN_66))
 		return control_clflush; /* CLWB */
 	return memory[reg];

@@ -274,6 +274,18 @@ translate_room(const struct translation *t)
 	       t->arena_used + 16384 < t->arena_size && t->block_count < t->block_max;
 }
 
+/* The shadow of an STI at the end reaches into the next block: the run loop keeps it. */
+static void
+translate_last_sti(struct build *b)
+{
+	struct build_insn *last = &b->insn[b->count - 1];
+
+	if (last->kind == BUILD_LEAF && last->in.map == 0 && last->in.opcode == 0xfb) {
+		last->kind = BUILD_HELPER;
+		last->leaf = NULL;
+	}
+}
+
 struct block *
 translate(struct vcpu *v, u64 linear)
 {
@@ -300,6 +312,7 @@ translate(struct vcpu *v, u64 linear)
 	} while (!translate_room(t) || !pages_protected(v, b.ram) ||
 		 (b.ram2 != UINT64_MAX && !pages_protected(v, b.ram2)));
 	translate_decode(&b);
+	translate_last_sti(&b);
 	translate_liveness(&b);
 	b.start = t->code_rw + t->code_used;
 	b.e = (struct emit){b.start, t->code_rw + t->cold_start, t->code_rx - t->code_rw};

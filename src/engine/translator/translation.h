@@ -126,6 +126,7 @@ enum {
 	ACCESS_OFFSET = BIT(15), /* `linear` is still an offset into the segment */
 	ACCESS_INSN_SHIFT = 16,	 /* 8 bits: number of the instruction in its block */
 	ACCESS_LOCK = BIT(24),
+	ACCESS_FLOWS = BIT(27),	  /* CALL: the instruction goes on elsewhere */
 	ACCESS_STACK = BIT(26),	  /* the operation is at T0 + STACK */
 	ACCESS_ALIGNED = BIT(25), /* #GP if not aligned to its size */
 };
@@ -300,6 +301,7 @@ struct translation {
 	bool again;	   /* the helper asked to be run again: a step of a repetition is done */
 	u32 eoi[8];	   /* level-triggered vectors that ended, not yet told to the machine */
 	bool eoi_any;
+	u64 commit_gpa[2]; /* where the bounce buffer is to be stored */
 	u64 mmio_writes_count, mmio_writes_next;
 	struct {
 		u64 gpa, data;

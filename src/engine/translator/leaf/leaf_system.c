@@ -146,8 +146,8 @@ leaf_iretq(struct vcpu *v, const struct insn *in)
 
 	(void)in;
 	/* Only breakpoints care for RF, which is not taken here. */
-	if (v->cpl != 0 || (v->rflags & (RFLAGS_NT | RFLAGS_TF)) || (v->dr7 & 0xff) ||
-	    (rsp & 0xfff) > 0x1000 - IRETQ_FRAME)
+	if (v->cpl != 0 || v->nmi_masked || (v->rflags & (RFLAGS_NT | RFLAGS_TF)) ||
+	    (v->dr7 & 0xff) || (rsp & 0xfff) > 0x1000 - IRETQ_FRAME)
 		return LEAF_SLOW;
 	frame = leaf_host(v, rsp, IRETQ_FRAME, false);
 	if (!frame)
@@ -168,7 +168,6 @@ leaf_iretq(struct vcpu *v, const struct insn *in)
 	v->cpl = cs.selector & 3;
 	v->gpr[CPU_RSP] = rsp;
 	v->rip = rip;
-	v->nmi_masked = false;
 	return LEAF_JUMP;
 }
 
