@@ -158,10 +158,20 @@ bare_restore_memory(const struct insn_case *c)
 }
 
 static void
+bare_put_code(const struct insn_case *c)
+{
+	u8 *slot = (u8 *)case_slot_address(c->slot);
+
+	memcpy(slot, c->code, CASE_SLOT);
+	if (c->bare_w0)
+		slot[c->bare_w0] &= 0x7f;
+}
+
+static void
 bare_run_one(const struct insn_case *c, struct insn_result *r)
 {
 	memset(r, 0, offsetof(struct insn_result, memory));
-	memcpy((void *)case_slot_address(c->slot), c->code, CASE_SLOT);
+	bare_put_code(c);
 	bare_restore_memory(c);
 	bare_child.result = r;
 	bare_child.running = c;

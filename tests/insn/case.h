@@ -49,6 +49,7 @@ struct insn_case {
 	/* Flags that a later instruction of the block overwrites before any reads them may be
 	 * anything where a fault ends it: translated code does not keep them. */
 	bool dead_flags;
+	unsigned bare_w0;  /* offset in code of a byte whose VEX.W the bare side clears, or 0 */
 	u32 flags_ignored; /* undefined ones, of instructions that only helpers do */
 };
 

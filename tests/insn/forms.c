@@ -323,8 +323,7 @@ form_walk_vex(struct form_list *list)
 					 .map = (u8)(at >> 8),
 					 .opcode = (u8)at};
 
-			if (!f.w || list->mode == 64)
-				form_try_modrm(list, &f);
+			form_try_modrm(list, &f);
 		}
 }
 

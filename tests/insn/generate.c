@@ -1,8 +1,8 @@
 /*
  * Makes a case of a form: random registers, addressing and immediates in the
  * bytes, then register values by which each memory operand falls where it is
- * wanted (middle of a page, misaligned, across two pages, into an absent or
- * read-only one), and branch targets inside the slot.
+ * wanted (middle of a page, misaligned, at its end, across two pages, into an
+ * absent or read-only one), and branch targets inside the slot.
  */
 #include <string.h>
 
@@ -50,25 +50,54 @@ build_prefixes(struct builder *b, unsigned n)
 	return n;
 }
 
+/* Known gap: W of these makes the translator take 64 bits of the lengths in EAX and EDX. */
+static bool
+is_explicit_length(u16 mnemonic)
+{
+	return mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI || mnemonic == ZYDIS_MNEMONIC_VPCMPESTRM;
+}
+
+/*
+ * Outside 64-bit mode a CPU ignores VEX.B and the top bit of vvvv, and W wherever it would only
+ * widen a general register or memory of its width: set them as in a register above 7 and 64 bits,
+ * which a translator that keeps them would use. Where W means another form, or a clear bit of vvvv
+ * an operand that is not there, decoding drops the attempt.
+ */
+static void
+build_ignored(struct builder *b, u8 *b_bit, u8 *vvvv, bool *w)
+{
+	if (b->form->mode == 64 || rng_percent(&b->rng, 40))
+		return;
+	if (!is_explicit_length(b->form->mnemonic) && rng_percent(&b->rng, 70))
+		*w = true;
+	if (rng_percent(&b->rng, 50))
+		*b_bit &= (u8)~0x20;
+	if (rng_percent(&b->rng, 50))
+		*vvvv &= (u8)~0x40;
+}
+
 static unsigned
 build_vex(struct builder *b, unsigned n, bool keep)
 {
 	const struct form *f = b->form;
 	u8 rxb = f->mode == 64 ? (u8)(rng_next(&b->rng) & 0xe0) : 0xe0;
 	u8 vvvv = (u8)(rng_next(&b->rng) & 0x78);
+	bool w = f->w;
 
 	if (keep)
 		vvvv = 0x78; /* no register: what most forms with fewer operands ask */
 	if (f->mode != 64)
 		vvvv |= 0x40;
-	if (f->map == 1 && !f->w && (rxb & 0x60) == 0x60 && rng_percent(&b->rng, 50)) {
+	build_ignored(b, &rxb, &vvvv, &w);
+	if (f->map == 1 && !w && (rxb & 0x60) == 0x60 && (f->mode == 64 || vvvv & 0x40) &&
+	    rng_percent(&b->rng, 50)) {
 		b->bytes[n++] = 0xc5;
 		b->bytes[n++] = (u8)((rxb & 0x80) | vvvv | f->l << 2 | f->pp);
 		return n;
 	}
 	b->bytes[n++] = 0xc4;
 	b->bytes[n++] = rxb | f->map;
-	b->bytes[n++] = (u8)(f->w << 7 | vvvv | f->l << 2 | f->pp);
+	b->bytes[n++] = (u8)(w << 7 | vvvv | f->l << 2 | f->pp);
 	return n;
 }
 
@@ -138,13 +167,17 @@ static u64
 pick_target(struct builder *b, unsigned size)
 {
 	static const unsigned edges[] = {1, 2, 2, 3, 3, 4, 5, 5, 6, 7, 7};
+	static const unsigned ends[] = {3, 5, 7};
 	unsigned kind = rng_below(&b->rng, 20);
 	u64 page = CASE_DATA + (1 + rng_below(&b->rng, 2)) * (u64)CASE_PAGE;
 
 	if (size == 0)
 		size = 1;
-	if (kind < 10) /* aligned */
+	if (kind < 8) /* aligned */
 		return page + 1024 + (rng_below(&b->rng, 1024) & ~63u);
+	if (kind < 10) /* ends with its page: a byte more would fault */
+		return CASE_DATA + ends[rng_below(&b->rng, ARRAY_LEN(ends))] * (u64)CASE_PAGE -
+		       size;
 	if (kind < 14)
 		return page + 1024 + rng_below(&b->rng, 1024);
 	if (kind < 18 && size > 1) /* across an edge between pages */
@@ -582,6 +615,18 @@ undefined_flags(const struct builder *b)
 	}
 }
 
+/* Intel's CPUs ignore W of these in 32-bit code, as the translator does; AMD's refuse it. */
+static unsigned
+bare_w0(const struct builder *b)
+{
+	u16 mnemonic = b->form->mnemonic;
+
+	if (b->form->mode == 64 || !b->d.insn.raw.vex.W ||
+	    (mnemonic != ZYDIS_MNEMONIC_VPEXTRD && mnemonic != ZYDIS_MNEMONIC_VPINSRD))
+		return 0;
+	return b->c->entry + b->d.insn.raw.vex.offset + 2;
+}
+
 /* In 32-bit code the upper halves do not exist, nor do eight of the registers. */
 static void
 cut_to_mode(struct insn_case *c)
@@ -625,6 +670,7 @@ generate_case(struct insn_case *c, const struct form *form, u64 seed)
 	if (is_xsave_area(&b) && b.has_target)
 		c->ignored_at = b.target + 28;
 	c->flags_ignored = undefined_flags(&b);
+	c->bare_w0 = bare_w0(&b);
 	memset(c->code, 0xcc, sizeof(c->code));
 	memcpy(c->code + c->entry, b.bytes, c->length);
 	return true;
