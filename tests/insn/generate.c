@@ -50,13 +50,6 @@ build_prefixes(struct builder *b, unsigned n)
 	return n;
 }
 
-/* Known gap: W of these makes the translator take 64 bits of the lengths in EAX and EDX. */
-static bool
-is_explicit_length(u16 mnemonic)
-{
-	return mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI || mnemonic == ZYDIS_MNEMONIC_VPCMPESTRM;
-}
-
 /*
  * Outside 64-bit mode a CPU ignores VEX.B and the top bit of vvvv, and W wherever it would only
  * widen a general register or memory of its width: set them as in a register above 7 and 64 bits,
@@ -68,7 +61,7 @@ build_ignored(struct builder *b, u8 *b_bit, u8 *vvvv, bool *w)
 {
 	if (b->form->mode == 64 || rng_percent(&b->rng, 40))
 		return;
-	if (!is_explicit_length(b->form->mnemonic) && rng_percent(&b->rng, 70))
+	if (rng_percent(&b->rng, 70))
 		*w = true;
 	if (rng_percent(&b->rng, 50))
 		*b_bit &= (u8)~0x20;

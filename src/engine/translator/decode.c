@@ -293,8 +293,9 @@ decode_vex_w_widens(const struct insn *in)
 	case 2: /* ANDN, BLS*, BZHI, PDEP, PEXT, MULX, BEXTR, SHLX and kin */
 		return in->opcode == 0xf2 || in->opcode == 0xf3 ||
 		       (in->opcode >= 0xf5 && in->opcode <= 0xf7);
-	case 3: /* PEXTRD, PINSRD, RORX */
-		return in->opcode == 0x16 || in->opcode == 0x22 || in->opcode == 0xf0;
+	case 3: /* PEXTRD, PINSRD, RORX; lengths of PCMPESTRM, PCMPESTRI */
+		return in->opcode == 0x16 || in->opcode == 0x22 || in->opcode == 0xf0 ||
+		       in->opcode == 0x60 || in->opcode == 0x61;
 	default:
 		return false;
 	}
