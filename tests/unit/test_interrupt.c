@@ -332,7 +332,9 @@ leaf_iretq_is_iretq(void **state)
 		frame[4] = ss[i / 5 % 5];
 		v->gpr[CPU_RSP] = FAKE_USER_STACK;
 		v->seg[CPU_DS] = v->seg[CPU_ES] = (struct segment){0};
-		v->nmi_masked = true;
+		v->nmi_masked = true; /* a pending NMI would follow: the run loop's business */
+		assert_int_equal(leaf_iretq(v, &iretq), LEAF_SLOW);
+		v->nmi_masked = false;
 		before = *v;
 		r = leaf_iretq(v, &iretq);
 		leaf = *v;
