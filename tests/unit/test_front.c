@@ -363,7 +363,8 @@ assert_same_modes(int tty, const struct termios *before)
 	struct termios after;
 
 	/* After a SIGKILL of the front another process restores them, a moment later. */
-	for (int t = 0; t < 500 && (tcgetattr(tty, &after) || after.c_lflag != before->c_lflag); t++)
+	for (int t = 0; t < 500 && (tcgetattr(tty, &after) || after.c_lflag != before->c_lflag);
+	     t++)
 		usleep(10000);
 	assert_int_equal(tcgetattr(tty, &after), 0);
 	assert_int_equal(after.c_lflag, before->c_lflag);

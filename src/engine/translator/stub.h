@@ -18,7 +18,4 @@ void stub_load_flags(struct translation *t, struct emit *e);
 /* Runs guest code from t->resume until something leaves it (t->reason). */
 void stub_run(struct translation *t);
 
-/* Vector state of the guest: out of the host's registers (then C may use them), and in. */
-void stub_save_xstate(struct vcpu *v);
-
 #endif

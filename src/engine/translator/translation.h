@@ -244,9 +244,8 @@ struct translation {
 		       */
 	u64 signal_pc;
 	int signal_trap;
-	bool xstate_live; /* vector state is in the host's registers */
-	bool block_died;  /* the block that runs was dropped: leave it after this instruction */
-	u64 watch_hits;	  /* DR6 bits of data breakpoints hit by the instruction */
+	bool block_died; /* the block that runs was dropped: leave it after this instruction */
+	u64 watch_hits;	 /* DR6 bits of data breakpoints hit by the instruction */
 	struct tlb *sets[TLB_SETS];
 	unsigned user_set; /* index of the current user set */
 	u64 tick;
@@ -268,7 +267,7 @@ struct translation {
 	size_t block_count, block_max;
 	u64 flushes;
 	struct {
-		u64 jumps, links, misses, fills, leaves, helpers, accesses, translated;
+		u64 jumps, links, fills, leaves, helpers, accesses, translated;
 	} count; /* how often each slow way was taken */
 
 	struct {
@@ -307,7 +306,6 @@ struct translation {
 		u64 gpa, data;
 		u8 size;
 	} mmio_writes[72];
-	u64 kvm_clock_version;
 };
 
 /* Shared by the vCPUs of one VM. */
@@ -341,8 +339,6 @@ struct engine {
 		int fd;
 	} notify[128];
 	unsigned notify_count;
-	u32 eoi_vectors[8]; /* [a] level-triggered vectors of the IOAPIC: an EOI leaves to the
-			       machine */
 	u32 exclusive;	   /* [a] index + 1 of the vCPU that runs alone for a locked access, or 0 */
 	size_t code_cache; /* bytes of code a vCPU */
 	u32 options;
@@ -380,12 +376,6 @@ engine_ram_offset(const struct engine *e, u64 gpa)
 	if (gpa >= MEMORY_HIGH && gpa - MEMORY_HIGH < e->ram_size - e->low_size)
 		return gpa - MEMORY_HIGH + e->low_size;
 	return UINT64_MAX;
-}
-
-static inline u64
-engine_gpa(const struct engine *e, u64 ram_offset)
-{
-	return ram_offset < e->low_size ? ram_offset : ram_offset - e->low_size + MEMORY_HIGH;
 }
 
 /* M form of the arithmetic flags, and back. */
