@@ -25,7 +25,7 @@ run_choose_hypervisor(struct run_options *o, char *why, size_t size)
 		return -ENOTSUP;
 	}
 	memset(&probe, 0, sizeof(probe));
-	engine_translator.probe(&probe);
+	engine_translator.probe(-1, &probe);
 	if (!probe.usable) {
 		snprintf(why, size, "the hypervisor biga cannot run here: %s (%.100s); %.140s",
 			 probe.cause ? probe.cause : "unknown cause", probe.evidence, probe.fix);

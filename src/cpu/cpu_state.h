@@ -189,7 +189,8 @@ struct cpu_state {
 	u64 cr0, cr2, cr3, cr4, cr8;
 	u64 dr[4], dr6, dr7;
 	u64 xcr0;
-	u64 tsc; /* guest TSC at the moment of get_state */
+	u64 tsc;      /* guest TSC at the moment of get_state */
+	u64 kvmclock; /* ns that the kvm clock shows at that moment, 0: counts from TSC 0 */
 	struct cpu_msrs msr;
 	struct cpu_events events;
 	enum cpu_run_state run_state;

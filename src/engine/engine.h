@@ -47,6 +47,9 @@ struct engine_exit {
 		} eoi;
 		struct {
 			char why[160];
+			/* The state is that of an instruction boundary and another engine may go on
+			 * from it; else (say, a state that cannot be read) it may not. */
+			bool sound;
 		} failed;
 	};
 };
@@ -63,6 +66,8 @@ struct engine_config {
 	const struct cpu_model *model; /* frozen CPUID and MSR table */
 	unsigned vcpus;
 	u64 code_cache; /* bytes for all vCPUs together; 0: the engine's default */
+	int device; /* the host's node that the engine works by (/dev/kvm), -1: none; the caller's
+		     */
 	void *opaque;
 	/* The engine can take an ExtINT now: returns its vector, or -1 if it is gone. Any vCPU's
 	 * thread. */
@@ -75,11 +80,13 @@ struct engine_probe {
 	const char *cause; /* short stable name of what blocks it, NULL if usable */
 	char evidence[256];
 	char fix[256];
+	u64 kernel_speed, user_speed; /* instructions a second at CPL 0 and 3, 0: not measured */
 };
 
 struct engine_ops {
 	const char *name;
-	void (*probe)(struct engine_probe *result);
+	/* DEVICE as in struct engine_config; takes a few milliseconds. */
+	void (*probe)(int device, struct engine_probe *result);
 	int (*create)(struct engine **out, const struct engine_config *config);
 	void (*destroy)(struct engine *engine);
 	/* Guest RAM at GPA is OFFSET of the memfd; RAM is told with these only. */

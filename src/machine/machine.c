@@ -422,6 +422,7 @@ machine_create_engine(struct machine *machine)
 		.model = &machine->model,
 		.vcpus = machine->config.vcpus,
 		.code_cache = machine->config.code_cache,
+		.device = -1,
 		.opaque = machine,
 		.extint_vector = machine_extint_vector,
 	};

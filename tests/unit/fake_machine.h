@@ -237,8 +237,9 @@ cpu_model_compute(struct cpu_model *model, const char *name, unsigned vcpus, con
 }
 
 static void
-fake_probe(struct engine_probe *probe)
+fake_probe(int device, struct engine_probe *probe)
 {
+	(void)device;
 	memset(probe, 0, sizeof(*probe));
 	probe->usable = true;
 }

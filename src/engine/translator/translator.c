@@ -36,8 +36,9 @@ translator_vcpu(struct engine_vcpu *vcpu)
 }
 
 static void
-translator_probe(struct engine_probe *result)
+translator_probe(int device, struct engine_probe *result)
 {
+	(void)device;
 	*result = (struct engine_probe){.usable = true};
 }
 
