@@ -28,6 +28,10 @@ static const struct subcommand {
 	const char *about;
 } subcommands[] = {
 	{"run", cmd_run, "run a one-shot VM in this terminal"},
+	{"list", cmd_list, "list the VMs that run"},
+	{"info", cmd_info, "tell about a running VM"},
+	{"pause", cmd_pause, "stop a running VM's processors"},
+	{"unpause", cmd_unpause, "let them go on"},
 	{"version", cmd_version, "say which version this is"},
 };
 

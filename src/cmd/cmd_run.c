@@ -32,6 +32,9 @@ run_choose_hypervisor(struct run_options *o, char *why, size_t size)
 		return -ENOTSUP;
 	}
 	snprintf(o->config.hypervisor, sizeof(o->config.hypervisor), "%s", engine_translator.name);
+	snprintf(o->hypervisor_why, sizeof(o->hypervisor_why), "%s",
+		 strcmp(o->hypervisor, "auto") ? "asked for by --hypervisor"
+					       : "kvm is not supported by this version yet");
 	if (strcmp(o->hypervisor, "auto") == 0 && !o->dry_run)
 		log_info("hypervisor biga: the host's own one (kvm) is not supported by this "
 			 "version yet");

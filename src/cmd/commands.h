@@ -8,6 +8,10 @@
 enum { EXIT_USAGE = 2 };
 
 int cmd_run(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_unpause(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "base/log.h"
 #include "cmd/commands.h"
+#include "cmd/endpoint.h"
 #include "cmd/front_net.h"
 #include "cmd/relay.h"
 #include "cmd/spawn.h"
@@ -40,6 +41,7 @@ struct front {
 	struct terminal terminal;
 	struct relay relay;
 	struct front_net net;
+	struct endpoint endpoint;
 	struct channel *control; /* NULL once closed */
 	int signals;
 	pid_t vm;      /* 0 once reaped */
@@ -416,6 +418,8 @@ front_configure(struct front *f, const struct vm_resources *r)
 		rc = front_give(f, "net", -1, f->net.frames);
 	if (rc == 0)
 		rc = front_give(f, "console", -1, r->console);
+	if (rc == 0)
+		rc = front_give(f, "control", -1, f->endpoint.listener);
 	return rc;
 }
 
@@ -443,13 +447,29 @@ front_console(struct front *f, struct vm_resources *r, char *why, size_t size)
 	return 0;
 }
 
+/* The VM's name is taken, and answers. Without a place for its socket it runs all the same. */
+static int
+front_open_endpoint(struct front *f, char *why, size_t size)
+{
+	const char *name = f->options->config.name;
+	int rc = endpoint_open(&f->endpoint, name, why, size);
+
+	if (rc == 0)
+		log_info("this VM is %s: `biga info %s` tells about it", name, name);
+	else if (rc != -EADDRINUSE)
+		log_warning("%s; until then no command can reach this VM", why);
+	return rc == -EADDRINUSE ? rc : 0;
+}
+
 static int
 front_start(struct front *f, struct vm_resources *r, char *why, size_t size)
 {
 	int rc;
 
 	snprintf(why, size, "the VM cannot start");
-	rc = front_block_signals(f);
+	rc = front_open_endpoint(f, why, size);
+	if (rc == 0)
+		rc = front_block_signals(f);
 	if (rc == 0)
 		rc = front_console(f, r, why, size);
 	if (rc == 0)
@@ -462,7 +482,10 @@ front_start(struct front *f, struct vm_resources *r, char *why, size_t size)
 		return rc;
 	rc = front_configure(f, r);
 	if (rc == 0)
-		front_request(f, "start");
+		rc = channel_send(
+			f->control,
+			json_pack("{s:s, s:s}", "do", "start", "why", f->options->hypervisor_why),
+			NULL, 0);
 	/* A VM process that went away shows in the loop; one that does not listen is ended. */
 	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
 		log_error("the VM process does not take its configuration: %s; this is an error of "
@@ -473,6 +496,9 @@ front_start(struct front *f, struct vm_resources *r, char *why, size_t size)
 	}
 	vm_resources_close(r);
 	front_net_close(&f->net);
+	if (f->endpoint.listener >= 0)
+		close(f->endpoint.listener); /* the VM process has it */
+	f->endpoint.listener = -1;
 	return 0;
 }
 
@@ -482,7 +508,8 @@ front_run(const struct run_options *options, struct vm_resources *resources)
 	struct front f = {.options = options,
 			  .signals = -1,
 			  .terminal = {.fd = -1, .keeper_pipe = -1},
-			  .net = {.frames = -1, .status = -1}};
+			  .net = {.frames = -1, .status = -1},
+			  .endpoint = {.folder = -1, .lock = -1, .listener = -1}};
 	char why[VM_WHY];
 	int rc = front_start(&f, resources, why, sizeof(why));
 
@@ -501,6 +528,7 @@ front_run(const struct run_options *options, struct vm_resources *resources)
 	front_net_close(&f.net);
 	if (f.vm)
 		waitpid(f.vm, NULL, 0);
+	endpoint_close(&f.endpoint);
 	if (f.signals >= 0)
 		close(f.signals);
 	return f.status;

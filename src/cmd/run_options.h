@@ -11,7 +11,8 @@ enum run_console { RUN_CONSOLE_STDIO, RUN_CONSOLE_NONE, RUN_CONSOLE_FILE };
 
 struct run_options {
 	struct vm_config config;
-	const char *hypervisor; /* as given: auto, biga or kvm */
+	const char *hypervisor;	     /* as given: auto, biga or kvm */
+	char hypervisor_why[VM_WHY]; /* why the one that was chosen was, for `biga info` */
 	enum run_console console;
 	const char *console_path;
 	bool disk_raw[VM_DISKS_MAX];		/* format=raw was said: no guessing by content */

@@ -191,6 +191,9 @@ struct cpu_state {
 	u64 xcr0;
 	u64 tsc;      /* guest TSC at the moment of get_state */
 	u64 kvmclock; /* ns that the kvm clock shows at that moment, 0: counts from TSC 0 */
+	/* This host's TSC at that moment: both go on as if they had never stopped. 0, as in a saved
+	 * state: they go on from these values at set_state. */
+	u64 host_tsc;
 	struct cpu_msrs msr;
 	struct cpu_events events;
 	enum cpu_run_state run_state;

@@ -9,6 +9,7 @@
 #include "vm/vm.h"
 
 struct command_call {
+	struct vm_client *client;
 	const json_t *request;
 	json_t *reply;
 	char *why;
@@ -30,7 +31,7 @@ static int
 command_give(struct vm *vm, struct command_call *call)
 {
 	const char *what = json_string_value(json_object_get(call->request, "what"));
-	int fd = channel_take_fd(vm->channel);
+	int fd = channel_take_fd(call->client->channel);
 
 	if (fd < 0 || what == NULL) {
 		snprintf(call->why, call->why_size, "give needs a \"what\" and one descriptor");
@@ -39,6 +40,14 @@ command_give(struct vm *vm, struct command_call *call)
 		return -EINVAL;
 	}
 	return vm_resources_give(&vm->resources, &vm->config, what, fd, call->why, call->why_size);
+}
+
+static void
+command_note_why(struct vm *vm, const json_t *request)
+{
+	const char *why = json_string_value(json_object_get(request, "why"));
+
+	snprintf(vm->hypervisor_why, sizeof(vm->hypervisor_why), "%s", why ? why : "as asked for");
 }
 
 static int
@@ -50,6 +59,7 @@ command_start(struct vm *vm, struct command_call *call)
 		rc = build_machine(vm, call->why, call->why_size);
 	if (rc == 0)
 		vm->phase = VM_BUILT;
+	command_note_why(vm, call->request);
 	return rc;
 }
 
@@ -79,7 +89,10 @@ command_info(struct vm *vm, struct command_call *call)
 	if (info && vm->machine) {
 		json_object_set_new(info, "uptime-ns",
 				    json_integer((json_int_t)machine_uptime_ns(vm->machine)));
+		json_object_set_new(info, "why", json_string(vm->hypervisor_why));
 		json_object_set_new(info, "resets", json_integer(machine_resets(vm->machine)));
+		json_object_set_new(info, "switches", json_integer(0));
+		json_object_set_new(info, "rescues", json_integer(0));
 	}
 	json_object_update(call->reply, info);
 	json_decref(info);
@@ -180,10 +193,11 @@ static const struct command {
 };
 
 int
-command_run(struct vm *vm, const char *name, const json_t *request, json_t *reply, char *why,
-	    size_t why_size)
+command_run(struct vm_client *client, const char *name, const json_t *request, json_t *reply,
+	    char *why, size_t why_size)
 {
-	struct command_call call = {request, reply, why, why_size};
+	struct command_call call = {client, request, reply, why, why_size};
+	struct vm *vm = client->vm;
 
 	for (unsigned i = 0; i < ARRAY_LEN(commands); i++) {
 		if (strcmp(commands[i].name, name) != 0)

@@ -21,7 +21,7 @@ process_stop(struct vm *vm)
 {
 	/* Should a vCPU not obey, SIGALRM's default action ends the process. */
 	alarm(PROCESS_STOP_SECONDS);
-	vm->closing = vm->closing || vm->machine == NULL;
+	vm_front(vm)->closing = vm_front(vm)->closing || vm->machine == NULL;
 	if (vm->machine)
 		machine_stop(vm->machine);
 }
@@ -49,18 +49,32 @@ process_end_json(const struct machine_end *end)
 static int
 process_prepare(struct vm *vm)
 {
+	struct vm_client *front = vm_front(vm);
 	json_t *message;
 	int rc;
 
-	control_hello(vm);
-	while (vm->phase != VM_BUILT && !vm->closing) {
-		rc = channel_wait(vm->channel, &message, -1);
+	control_hello(front);
+	while (vm->phase != VM_BUILT && !front->closing) {
+		rc = channel_wait(front->channel, &message, -1);
 		if (rc < 0)
 			return rc;
-		control_message(vm, message);
+		control_message(front, message);
 		json_decref(message);
 	}
 	return vm->phase == VM_BUILT ? 0 : -ECANCELED;
+}
+
+/* The front is told to the last word. */
+static void
+process_flush(struct vm_client *front)
+{
+	for (int i = 0; i < PROCESS_FLUSH_TRIES; i++) {
+		if (front->closing || !channel_pending(front->channel))
+			return;
+		usleep(10000);
+		if (channel_flush(front->channel) < 0)
+			return;
+	}
 }
 
 static void
@@ -80,12 +94,7 @@ process_run(struct vm *vm)
 	}
 	vm->phase = VM_OVER;
 	control_event(vm, PROTOCOL_EVENT_ENDED, process_end_json(&end));
-	for (int i = 0; !vm->closing && channel_pending(vm->channel) && i < PROCESS_FLUSH_TRIES;
-	     i++) {
-		usleep(10000);
-		if (channel_flush(vm->channel) < 0)
-			break;
-	}
+	process_flush(vm_front(vm));
 	alarm(PROCESS_STOP_SECONDS);
 	control_detach(vm);
 	machine_destroy(vm->machine);
@@ -106,7 +115,8 @@ vm_process_main(int control)
 		return 2;
 	}
 	vm_resources_init(&vm.resources);
-	rc = channel_create(&vm.channel, control);
+	vm_front(&vm)->vm = &vm;
+	rc = channel_create(&vm_front(&vm)->channel, control);
 	if (rc < 0) {
 		log_error("the VM process has no control socket (%s); start VMs with `biga run`",
 			  strerror(-rc));
@@ -117,6 +127,6 @@ vm_process_main(int control)
 		process_run(&vm);
 	vm_resources_close(&vm.resources);
 	vm_config_clear(&vm.config);
-	channel_destroy(vm.channel);
+	channel_destroy(vm_front(&vm)->channel);
 	return rc == 0 ? 0 : 2;
 }

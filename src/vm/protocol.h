@@ -11,7 +11,9 @@
  *
  * A VM process is configured, given its descriptors and started by the same
  * messages:	configure {config}	give {what} + 1 descriptor	start
- * When the last connection closes, the VM ends.
+ * The connection over which that happened is the front's: when it closes, the
+ * VM ends. Others come by the listening socket that was given as "control", and
+ * may come and go. Their process must have the VM's user, or be root's.
  */
 #ifndef VM_PROTOCOL_H
 #define VM_PROTOCOL_H

@@ -14,7 +14,7 @@
 void
 vm_resources_init(struct vm_resources *r)
 {
-	r->kernel = r->net = r->console = -1;
+	r->kernel = r->net = r->console = r->control = -1;
 	for (unsigned i = 0; i < VM_INITRDS_MAX; i++)
 		r->initrds[i] = -1;
 	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
@@ -35,6 +35,7 @@ vm_resources_close(struct vm_resources *r)
 	resources_close_one(&r->kernel);
 	resources_close_one(&r->net);
 	resources_close_one(&r->console);
+	resources_close_one(&r->control);
 	for (unsigned i = 0; i < VM_INITRDS_MAX; i++)
 		resources_close_one(&r->initrds[i]);
 	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
@@ -82,6 +83,21 @@ resources_check_net(int fd)
 }
 
 static const char *
+resources_check_control(int fd)
+{
+	socklen_t listens_len = sizeof(int), domain_len = sizeof(int), type_len = sizeof(int);
+	int listens = 0, domain = 0, type = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0)
+		return "is not a socket";
+	if (!listens || domain != AF_UNIX || type != SOCK_STREAM)
+		return "is not a listening Unix stream socket";
+	return NULL;
+}
+
+static const char *
 resources_check_console(int fd)
 {
 	struct stat st;
@@ -123,6 +139,8 @@ resources_slot(struct vm_resources *r, const struct vm_config *c, const char *wh
 		return *bad = resources_check_net(fd), &r->net;
 	if (strcmp(what, "console") == 0 && c->console != VM_CONSOLE_NONE)
 		return *bad = resources_check_console(fd), &r->console;
+	if (strcmp(what, "control") == 0)
+		return *bad = resources_check_control(fd), &r->control;
 	if ((i = resources_index(what, "initrd", c->initrd_count)) >= 0)
 		return *bad = resources_check_file(fd, false), &r->initrds[i];
 	if ((i = resources_index(what, "disk", c->disk_count)) >= 0)

@@ -15,32 +15,48 @@
 #include "vm/resources.h"
 
 enum vm_phase { VM_NEW, VM_CONFIGURED, VM_BUILT, VM_OVER };
+enum { VM_CLIENTS_MAX = 17, VM_HYPERVISOR_WHY = 256 };
+
+/* A control connection. */
+struct vm_client {
+	struct vm *vm;
+	struct channel *channel; /* NULL: this place is free */
+	struct loop_fd *watch;	 /* of the channel, once the machine's loop runs */
+	bool greeted;		 /* the peer's hello was good */
+	bool closing;		 /* the connection ends, or is to end */
+	bool busy;		 /* its messages are being read: not the moment to free it */
+};
 
 struct vm {
 	enum vm_phase phase;
-	struct channel *channel;
-	struct loop_fd *watch; /* of the channel, once the machine's loop runs */
+	struct vm_client clients[VM_CLIENTS_MAX]; /* the first is the front's */
+	struct loop_fd *listener_watch;
 	struct loop_timer *first_look;
-	bool greeted; /* the peer's hello was good */
-	bool closing; /* the connection ends, or is to end */
+	char hypervisor_why[VM_HYPERVISOR_WHY]; /* why it runs on the one that it runs on */
 	struct vm_config config;
 	struct vm_resources resources;
 	struct cpu_model model;
 	struct machine *machine;
 };
 
-/* control.c: greets; handles one message (not taking its reference); an event
- * with its other members in EXTRA (taken, may be NULL). All survive a lost peer. */
-void control_hello(struct vm *vm);
-void control_message(struct vm *vm, const json_t *message);
+static inline struct vm_client *
+vm_front(struct vm *vm)
+{
+	return &vm->clients[0];
+}
+
+/* control.c: greets; handles one message (not taking its reference); an event for
+ * all with its other members in EXTRA (taken, may be NULL). All survive a lost peer. */
+void control_hello(struct vm_client *client);
+void control_message(struct vm_client *client, const json_t *message);
 void control_event(struct vm *vm, const char *name, json_t *extra);
-/* From now on messages arrive by the machine's loop. 0 or -errno. */
+/* From now on messages and connections arrive by the machine's loop. 0 or -errno. */
 int control_attach(struct vm *vm);
 void control_detach(struct vm *vm);
 
 /* commands.c: 0, or -errno and one line in WHY; members of the reply go into REPLY. */
-int command_run(struct vm *vm, const char *name, const json_t *request, json_t *reply, char *why,
-		size_t why_size);
+int command_run(struct vm_client *client, const char *name, const json_t *request, json_t *reply,
+		char *why, size_t why_size);
 
 /* build.c: configuration and descriptors become vm->machine. 0, or -errno and WHY. */
 int build_machine(struct vm *vm, char *why, size_t why_size);

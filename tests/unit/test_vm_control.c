@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -17,6 +18,7 @@
 #include "base/log.h"
 #include "unit/fake_machine.h"
 #include "vm/channel.h"
+#include "vm/client.h"
 #include "vm/process.h"
 #include "vm/protocol.h"
 #include "vm/resources.h"
@@ -356,6 +358,112 @@ test_give_is_checked(void **state)
 	close(null);
 }
 
+/* ---- further connections ---- */
+
+static const struct sockaddr_un abstract = {AF_UNIX, "\0test-vm-control"};
+
+/* A running VM that listens. */
+static void
+peer_listening(struct peer *p)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), kernel = make_file("echo", O_RDONLY);
+
+	peer_greet(p);
+	peer_ask(p, plain, true);
+	peer_refused(p, GIVE("control"), fd, "not a listening");
+	assert_int_equal(bind(fd, (const struct sockaddr *)&abstract, sizeof(abstract)), 0);
+	assert_int_equal(listen(fd, 20), 0);
+	peer_send(p, GIVE("control"), fd);
+	peer_expect_ok(p, true);
+	peer_send(p, GIVE("kernel"), kernel);
+	peer_expect_ok(p, true);
+	peer_ask(p, "{\"do\":\"start\",\"why\":\"a test\"}", true);
+	peer_expect(p, "event", "started");
+	close(kernel);
+	close(fd);
+}
+
+static int
+connect_other(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	assert_int_equal(connect(fd, (const struct sockaddr *)&abstract, sizeof(abstract)), 0);
+	return fd;
+}
+
+static void
+call(struct client *c, const char *request, int rc, const char *key, const char *value)
+{
+	char why[256] = "";
+	json_t *reply = NULL;
+
+	assert_int_equal(client_call(c, json_loads(request, 0, NULL), NULL, 0, &reply, 5000, why,
+				     sizeof(why)),
+			 rc);
+	if (rc == 0 && key)
+		assert_string_equal(json_string_value(json_object_get(reply, key)), value);
+	else if (rc)
+		assert_non_null(strstr(why, value));
+	json_decref(reply);
+}
+
+static void
+test_other_connections(void **state)
+{
+	struct client *one, *two;
+	struct peer p;
+	char why[256], byte;
+	int junk;
+
+	peer_listening(&p);
+	assert_int_equal(client_create(&one, connect_other(), why, sizeof(why)), 0);
+	assert_int_equal(client_create(&two, connect_other(), why, sizeof(why)), 0);
+	call(one, "{\"do\":\"info\"}", 0, "why", "a test");
+	call(two, "{\"do\":\"pause\"}", 0, NULL, NULL);
+	call(one, "{\"do\":\"info\"}", 0, "status", "paused");
+	call(one, "{\"do\":\"start\"}", -EREMOTEIO, NULL, "phase");
+	client_destroy(two);
+	/* One that breaks the rules goes alone. */
+	junk = connect_other();
+	assert_int_equal(send(junk, "junk\n", 5, MSG_NOSIGNAL), 5);
+	while (read(junk, &byte, 1) > 0)
+		;
+	close(junk);
+	call(one, "{\"do\":\"info\"}", 0, "status", "paused");
+	assert_int_equal(peer_status(&p), 0); /* the front's is the VM's */
+	call(one, "{\"do\":\"info\"}", -EPIPE, NULL, "ended");
+	client_destroy(one);
+}
+
+/* More than there is room for, and places that become free again. */
+static void
+test_many_connections(void **state)
+{
+	struct client *clients[16], *more;
+	struct peer p;
+	char why[256];
+
+	peer_listening(&p);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 16; i++)
+			assert_int_equal(
+				client_create(&clients[i], connect_other(), why, sizeof(why)), 0);
+		assert_int_not_equal(client_create(&more, connect_other(), why, sizeof(why)), 0);
+		for (int i = 0; i < 16; i++) {
+			call(clients[i], "{\"do\":\"info\"}", 0, "status", "running");
+			client_destroy(clients[i]);
+		}
+		usleep(100000);
+	}
+	/* Events reach all, and disturb no answer. */
+	assert_int_equal(client_create(&more, connect_other(), why, sizeof(why)), 0);
+	peer_ask(&p, "{\"do\":\"power-button\"}", true);
+	peer_expect(&p, "reason", "powered-off");
+	assert_int_equal(peer_status(&p), 0);
+	client_destroy(more);
+}
+
 static void
 test_channel_fds(void **state)
 {
@@ -421,6 +529,8 @@ main(void)
 		cmocka_unit_test(test_garbage_while_running),
 		cmocka_unit_test(test_endless_line),
 		cmocka_unit_test(test_give_is_checked),
+		cmocka_unit_test(test_other_connections),
+		cmocka_unit_test(test_many_connections),
 		cmocka_unit_test(test_channel_fds),
 		cmocka_unit_test(test_channel_output_bounded),
 	};
