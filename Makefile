@@ -45,7 +45,7 @@ WERROR := # clang has warnings of its own
 endif
 
 # libslirp's .pc asks for GLib's headers, which it does not need; Zydis 4.0 has no .pc.
-PKGS := libuv jansson liburing libzstd libseccomp liblzma liblz4 zlib
+PKGS := libuv jansson liburing libzstd libseccomp liblzma liblz4 zlib libxxhash
 LDLIBS := $(shell pkg-config --libs $(PKGS)) -lslirp -lZydis -lpthread
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)) -I/usr/include/slirp
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "state/state.h"
 
 enum {
 	PCI_DEVICES = PCI_SLOTS * PCI_FUNCTIONS,
@@ -625,4 +626,87 @@ pci_bus_assign(struct pci_bus *bus, const struct pci_windows *windows, const u8 
 	for (unsigned i = 0; i < bus->added_count; i++)
 		pci_assign_enable(bus->added[i], line);
 	return 0;
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field pci_fields[] = {
+	STATE_BYTES(struct pci_device, config),
+	STATE_FLAG(struct pci_device, intx_wanted),
+	STATE_END,
+};
+
+/* What the guest cannot have written must be as in this machine's device: ids, capabilities,
+ * the kinds of the BARs. */
+static bool
+pci_state_check(const void *staged)
+{
+	const struct pci_device *pci = staged;
+
+	for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++) {
+		u8 fixed = (u8) ~(pci->mask[i] | pci->clear[i]);
+
+		if (i == PCI_STATUS)
+			fixed &= (u8)~PCI_STATUS_INTERRUPT;
+		if ((pci->config[i] ^ pci->initial[i]) & fixed)
+			return false;
+	}
+	return true;
+}
+
+/* The level of the pin follows; that of the lines is part of what they lead to. */
+static void
+pci_state_pin(struct pci_device *pci)
+{
+	unsigned *count, pin = pci->config[PCI_INTERRUPT_PIN];
+	u16 command = get_le16(pci->config + PCI_COMMAND);
+	bool drive = pci->intx_wanted && !(command & PCI_COMMAND_INTX_DISABLE) &&
+		     !pci_msix_enabled(pci) && pin;
+
+	if (drive == pci->intx_driven)
+		return;
+	count = &pci->bus->pirq_count[pci_pirq(pci->slot, pin)];
+	*count = drive ? *count + 1 : *count - 1;
+	pci->intx_driven = drive;
+}
+
+static void
+pci_state_loaded(void *object)
+{
+	struct pci_device *pci = object;
+
+	pci_msix_loaded(pci);
+	pci_state_pin(pci);
+	pci_bars_update(pci);
+}
+
+static const struct state_type pci_state_type = {"pci", 1, pci_fields, pci_state_check,
+						 pci_state_loaded};
+
+static const struct state_field pci_bus_fields[] = {
+	STATE_NUMBER(struct pci_bus, address),
+	STATE_END,
+};
+
+static bool
+pci_bus_state_check(const void *staged)
+{
+	return !(((const struct pci_bus *)staged)->address & ~0x80fffffcu);
+}
+
+static const struct state_type pci_bus_state_type = {"pci-bus", 1, pci_bus_fields,
+						     pci_bus_state_check, NULL};
+
+void
+pci_bus_state(struct pci_bus *bus, struct state_list *list)
+{
+	state_list_add(list, &pci_bus_state_type, 0, bus, sizeof(*bus));
+	for (unsigned i = 0; i < bus->added_count; i++) {
+		struct pci_device *pci = bus->added[i];
+
+		state_list_add(list, &pci_state_type, pci_instance(pci), pci, sizeof(*pci));
+		pci_msix_state(pci, list);
+		if (pci->ops->state)
+			pci->ops->state(pci, list);
+	}
 }

@@ -70,6 +70,7 @@ enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 };
 struct pci_bus;
 struct pci_device;
 struct pci_msix;
+struct state_list;
 
 /* What a device may hook; each may be NULL. */
 struct pci_ops {
@@ -81,6 +82,8 @@ struct pci_ops {
 	void (*bar_moved)(struct pci_device *pci, unsigned bar, u64 gpa);
 	/* MSI-X vector V was masked or unmasked, or MSI-X switched on or off. */
 	void (*msix_changed)(struct pci_device *pci);
+	/* Adds what is saved of it beside configuration space and MSI-X (state/state.h). */
+	void (*state)(struct pci_device *pci, struct state_list *list);
 	/* Back to power-on; config, mask and clear already are. */
 	void (*reset)(struct pci_device *pci);
 	/* Frees the device; called by pci_bus_destroy. */
@@ -189,7 +192,17 @@ void pci_msix_send(struct pci_device *pci, unsigned vector);
 /* Where VECTOR goes now: false while it is masked or MSI-X is off. */
 bool pci_msix_message(const struct pci_device *pci, unsigned vector, u64 *address, u32 *data);
 
+/* Adds what is saved of the bus and of every device on it. An instance is slot * 8 + function. */
+void pci_bus_state(struct pci_bus *bus, struct state_list *list);
+static inline u32
+pci_instance(const struct pci_device *pci)
+{
+	return pci->slot * PCI_FUNCTIONS + pci->function;
+}
+
 /* For pci.c alone: its half of MSI-X in pci_msix.c. */
+void pci_msix_state(struct pci_device *pci, struct state_list *list);
+void pci_msix_loaded(struct pci_device *pci);
 void pci_msix_control(struct pci_device *pci);
 void pci_msix_reset(struct pci_device *pci);
 void pci_msix_free(struct pci_device *pci);

@@ -15,10 +15,12 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "state/state.h"
 
 enum {
 	MSIX_ENTRY = 16,
 	MSIX_VECTORS_MAX = 2048,
+	MSIX_WORDS = MSIX_VECTORS_MAX / 64,
 	MSIX_CAPABILITY_SIZE = 12,
 	MSIX_CONTROL = 2, /* offset in the capability */
 	MSIX_ENABLE = BIT(15),
@@ -32,8 +34,9 @@ struct pci_msix {
 	unsigned vectors;
 	u32 pba; /* offset of the pending bits in the BAR */
 	bool enabled, function_masked;
-	u64 *pending;
-	u8 table[];
+	unsigned words; /* of PENDING in use */
+	u64 pending[MSIX_WORDS];
+	u8 table[]; /* VECTORS entries */
 };
 
 static bool
@@ -76,7 +79,7 @@ msix_read(void *opaque, u64 offset, unsigned size)
 {
 	struct pci_msix *msix = opaque;
 	u64 table_size = msix->vectors * MSIX_ENTRY;
-	u64 pending_size = (msix->vectors + 63) / 64 * 8;
+	u64 pending_size = msix->words * sizeof(u64);
 	u64 value = 0;
 
 	if (offset < table_size && table_size - offset >= size)
@@ -117,7 +120,7 @@ static const struct io_ops msix_ops = {
 int
 pci_add_msix(struct pci_device *pci, unsigned bar, unsigned vectors)
 {
-	unsigned words = (vectors + 63) / 64, table_size = vectors * MSIX_ENTRY, at;
+	unsigned table_size = vectors * MSIX_ENTRY, at;
 	struct pci_msix *msix;
 	u32 half = 2048;
 
@@ -128,13 +131,9 @@ pci_add_msix(struct pci_device *pci, unsigned bar, unsigned vectors)
 	msix = calloc(1, sizeof(*msix) + table_size);
 	if (!msix)
 		return -ENOMEM;
-	msix->pending = calloc(words, sizeof(u64));
-	if (!msix->pending) {
-		free(msix);
-		return -ENOMEM;
-	}
 	msix->pci = pci;
 	msix->vectors = vectors;
+	msix->words = (vectors + 63) / 64;
 	msix->pba = half;
 	at = pci_add_capability(pci, PCI_CAP_MSIX, MSIX_CAPABILITY_SIZE);
 	msix->capability = at;
@@ -178,7 +177,7 @@ pci_msix_reset(struct pci_device *pci)
 		return;
 	msix->enabled = msix->function_masked = false;
 	memset(msix->table, 0, msix->vectors * MSIX_ENTRY);
-	memset(msix->pending, 0, (msix->vectors + 63) / 64 * sizeof(u64));
+	memset(msix->pending, 0, sizeof(msix->pending));
 	for (unsigned v = 0; v < msix->vectors; v++)
 		msix->table[v * MSIX_ENTRY + 12] = MSIX_ENTRY_MASKED;
 }
@@ -186,9 +185,6 @@ pci_msix_reset(struct pci_device *pci)
 void
 pci_msix_free(struct pci_device *pci)
 {
-	if (!pci->msix)
-		return;
-	free(pci->msix->pending);
 	free(pci->msix);
 	pci->msix = NULL;
 }
@@ -222,4 +218,72 @@ pci_msix_message(const struct pci_device *pci, unsigned vector, u64 *address, u3
 	*address = get_le64(msix->table + vector * MSIX_ENTRY);
 	*data = get_le32(msix->table + vector * MSIX_ENTRY + 8);
 	return true;
+}
+
+/* ---- saved state ---- */
+
+struct msix_entry {
+	u8 bytes[MSIX_ENTRY];
+};
+
+static const struct state_field msix_entry_fields[] = {
+	STATE_BYTES(struct msix_entry, bytes),
+	STATE_END,
+};
+
+static const struct state_field msix_word_fields[] = {
+	{.name = "pending", .kind = STATE_NUMBER_KIND, .width = 8, .count = 1, .max = UINT64_MAX},
+	STATE_END,
+};
+
+static const struct state_field msix_fields[] = {
+	{.name = "table",
+	 .kind = STATE_GROUP_KIND,
+	 .offset = offsetof(struct pci_msix, table),
+	 .stride = MSIX_ENTRY,
+	 .counter = offsetof(struct pci_msix, vectors),
+	 .group = msix_entry_fields},
+	STATE_STRUCTS_OF(struct pci_msix, pending, msix_word_fields, words),
+	STATE_END,
+};
+
+static bool
+msix_state_check(const void *staged)
+{
+	const struct pci_msix *msix = staged;
+
+	for (unsigned v = 0; v < msix->vectors; v++) {
+		const u8 *entry = msix->table + v * MSIX_ENTRY;
+
+		if ((entry[0] & 3) || (get_le32(entry + 12) & ~(u32)MSIX_ENTRY_MASKED))
+			return false;
+	}
+	return msix->vectors % 64 == 0 ||
+	       !(msix->pending[msix->words - 1] >> msix->vectors % 64);
+}
+
+static const struct state_type msix_state_type = {"msix", 1, msix_fields, msix_state_check, NULL};
+
+void
+pci_msix_state(struct pci_device *pci, struct state_list *list)
+{
+	struct pci_msix *msix = pci->msix;
+
+	if (msix)
+		state_list_add(list, &msix_state_type, pci_instance(pci), msix,
+			       sizeof(*msix) + msix->vectors * MSIX_ENTRY);
+}
+
+/* The switches are in configuration space; nothing that is pending is due by that alone. */
+void
+pci_msix_loaded(struct pci_device *pci)
+{
+	struct pci_msix *msix = pci->msix;
+	u16 control;
+
+	if (!msix)
+		return;
+	control = get_le16(pci->config + msix->capability + MSIX_CONTROL);
+	msix->enabled = (control & MSIX_ENABLE) != 0;
+	msix->function_masked = (control & MSIX_FUNCTION_MASK) != 0;
 }

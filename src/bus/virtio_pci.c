@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "state/state.h"
 
 enum {
 	VIRTIO_VENDOR = 0x1af4,
@@ -573,10 +574,112 @@ virtio_pci_destroy(struct pci_device *pci)
 	v->ops->destroy(v);
 }
 
+/* ---- saved state ---- */
+
+static const struct state_field virtio_ring_fields[] = {
+	STATE_NUMBER(struct virtq, size),
+	STATE_NUMBER(struct virtq, desc),
+	STATE_NUMBER(struct virtq, avail),
+	STATE_NUMBER(struct virtq, used),
+	STATE_FLAG(struct virtq, ready),
+	STATE_FLAG(struct virtq, broken),
+	STATE_NUMBER(struct virtq, avail_next),
+	STATE_NUMBER(struct virtq, used_next),
+	STATE_NUMBER(struct virtq, used_published),
+	STATE_FLAG(struct virtq, signalled),
+	STATE_END,
+};
+
+static const struct state_field virtio_queue_fields[] = {
+	STATE_STRUCT(struct virtio_queue, ring, virtio_ring_fields),
+	STATE_NUMBER(struct virtio_queue, vector),
+	STATE_END,
+};
+
+static const struct state_field virtio_fields[] = {
+	STATE_NUMBER(struct virtio_device, driver_features),
+	STATE_NUMBER(struct virtio_device, status),
+	STATE_MAX(struct virtio_device, isr, ISR_QUEUE | ISR_CONFIG),
+	STATE_NUMBER(struct virtio_device, generation),
+	STATE_NUMBER(struct virtio_device, feature_select),
+	STATE_NUMBER(struct virtio_device, driver_feature_select),
+	STATE_NUMBER(struct virtio_device, queue_select),
+	STATE_NUMBER(struct virtio_device, config_vector),
+	STATE_STRUCTS_OF(struct virtio_device, queues, virtio_queue_fields, queue_count),
+	STATE_END,
+};
+
+/* A driver gets no further than this by writing registers. */
+static bool
+virtio_state_check_queue(const struct virtio_device *v, const struct virtio_queue *q)
+{
+	struct virtq ring = q->ring;
+
+	if (q->vector != virtio_vector(v, q->vector))
+		return false;
+	if (!ring.ready)
+		return true;
+	return (v->status & VIRTIO_FEATURES_OK) && virtq_start(&ring, false, false) == 0;
+}
+
+static bool
+virtio_state_check(const void *staged)
+{
+	const struct virtio_device *v = staged;
+
+	if (v->queue_select > v->queue_count ||
+	    v->config_vector != virtio_vector(v, v->config_vector))
+		return false;
+	if ((v->status & VIRTIO_FEATURES_OK) &&
+	    ((v->driver_features & ~v->features) || !virtio_has(v, VIRTIO_F_VERSION_1)))
+		return false;
+	if ((v->status & VIRTIO_DRIVER_OK) && !(v->status & VIRTIO_FEATURES_OK))
+		return false;
+	for (unsigned i = 0; i < v->queue_count; i++)
+		if (!virtio_state_check_queue(v, &v->queues[i]))
+			return false;
+	return true;
+}
+
+/* Chains may have been made available that nobody has looked at: every queue is looked at
+ * once the loop runs. */
+static void
+virtio_state_loaded(void *object)
+{
+	struct virtio_device *v = object;
+
+	for (unsigned i = 0; i < v->queue_count; i++) {
+		struct virtio_queue *q = &v->queues[i];
+
+		if (q->ring.ready)
+			virtq_start(&q->ring, virtio_has(v, VIRTIO_F_EVENT_IDX),
+				    virtio_has(v, VIRTIO_F_INDIRECT_DESC));
+		if (!(v->status & VIRTIO_DRIVER_OK))
+			continue;
+		virtio_bind(v, i);
+		if (q->eventfd >= 0)
+			eventfd_write(q->eventfd, 1);
+	}
+}
+
+static const struct state_type virtio_state_type = {"virtio", 1, virtio_fields, virtio_state_check,
+						    virtio_state_loaded};
+
+static void
+virtio_state(struct pci_device *pci, struct state_list *list)
+{
+	struct virtio_device *v = virtio_of(pci);
+
+	state_list_add(list, &virtio_state_type, pci_instance(pci), v, sizeof(*v));
+	if (v->ops->state)
+		v->ops->state(v, list);
+}
+
 static const struct pci_ops virtio_pci_ops = {
 	.config_written = virtio_config_written,
 	.config_reading = virtio_config_reading,
 	.bar_moved = virtio_bar_moved,
+	.state = virtio_state,
 	.reset = virtio_pci_reset,
 	.destroy = virtio_pci_destroy,
 };

@@ -49,6 +49,9 @@ struct virtio_ops {
 	/* Ends all work on the queues at once; none is in flight afterwards.
 	 * May be NULL. The transport resets the queues then. */
 	void (*reset)(struct virtio_device *v);
+	/* Adds what is saved of it beside the transport and its queues (state/state.h). NULL:
+	 * nothing. Work in flight is not saved: what was popped was also filled. */
+	void (*state)(struct virtio_device *v, struct state_list *list);
 	/* Frees the device, after reset. */
 	void (*destroy)(struct virtio_device *v);
 };

@@ -46,6 +46,10 @@ int cpu_model_compute_for(struct cpu_model *model, const char *name, unsigned vc
 void cpu_model_cpuid(const struct cpu_model *model, unsigned index, u64 cr4, u64 xcr0, u32 leaf,
 		     u32 subleaf, u32 out[4]);
 
+/* The name of a feature that MODEL shows and HOST, the table that a host can show, does not; or
+ * NULL. */
+const char *cpu_model_missing(const struct cpu_model *model, const struct cpu_model *host);
+
 /* Whether the model has the feature bit: register 0 EAX to 3 EDX of a leaf. */
 bool cpu_model_has(const struct cpu_model *model, u32 leaf, u32 subleaf, int reg, int bit);
 

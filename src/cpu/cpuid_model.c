@@ -555,3 +555,16 @@ cpu_model_compute(struct cpu_model *model, const char *name, unsigned vcpus, con
 
 	return cpu_model_compute_for(model, name, vcpus, &host, missing);
 }
+
+const char *
+cpu_model_missing(const struct cpu_model *model, const struct cpu_model *host)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
+		const struct feature *f = &features[i];
+
+		if (cpu_model_has(model, f->leaf, f->subleaf, f->reg, f->bit) &&
+		    !cpu_model_has(host, f->leaf, f->subleaf, f->reg, f->bit))
+			return f->name;
+	}
+	return NULL;
+}

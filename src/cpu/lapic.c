@@ -221,6 +221,13 @@ lapic_period_ns(const struct lapic *apic)
 	return (u64)apic->s.regs[REG_TIMER_INITIAL] << lapic_divide_shift(apic);
 }
 
+/* A start out of a saved state may lie before this host's own, below zero. */
+static u64
+lapic_since(u64 start, u64 now)
+{
+	return (i64)(now - start) > 0 ? now - start : 0;
+}
+
 static u32
 lapic_current_count(const struct lapic *apic)
 {
@@ -230,7 +237,7 @@ lapic_current_count(const struct lapic *apic)
 	if (period == 0 || (lvt & TIMER_TSC_DEADLINE) || apic->s.timer_start_ns == 0)
 		return 0;
 	now = apic->host.now_ns(apic->host.opaque);
-	elapsed = now > apic->s.timer_start_ns ? now - apic->s.timer_start_ns : 0;
+	elapsed = lapic_since(apic->s.timer_start_ns, now);
 	if (lvt & TIMER_PERIODIC)
 		elapsed %= period;
 	else if (elapsed >= period)
@@ -247,8 +254,8 @@ lapic_count_deadline(const struct lapic *apic)
 	if (period == 0 || start == 0)
 		return 0;
 	if (!(apic->s.regs[REG_LVT_TIMER] & TIMER_PERIODIC))
-		return start + period;
-	deadline = now < start ? start + period : now + period - (now - start) % period;
+		return (i64)(start + period) > 0 ? start + period : 1;
+	deadline = now + period - lapic_since(start, now) % period;
 	if (deadline < now + LAPIC_PERIOD_MIN_NS && period < LAPIC_PERIOD_MIN_NS)
 		deadline = now + LAPIC_PERIOD_MIN_NS;
 	return deadline;
@@ -346,7 +353,7 @@ lapic_write_divide(struct lapic *apic, u32 value)
 		return;
 	now = apic->host.now_ns(apic->host.opaque);
 	gone = (u64)(apic->s.regs[REG_TIMER_INITIAL] - current) << lapic_divide_shift(apic);
-	apic->s.timer_start_ns = now > gone ? now - gone : 1;
+	apic->s.timer_start_ns = now != gone ? now - gone : 1;
 	lapic_rearm(apic);
 }
 

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum { PM_TIMER_HZ = 3579545 };
 #define PM_SECOND 1000000000ull
 
@@ -38,7 +40,8 @@ struct acpi_pm {
 	u8 gpe[ACPI_GPE0_SIZE]; /* status half, enable half */
 	u32 smi_enable;
 	u8 apm[2];	/* SMI command and its status byte */
-	u64 timer_seen; /* PM timer ticks up to which TMR_STS is right */
+	u64 start_ns;	/* when the PM timer was 0 */
+	u64 timer_seen; /* its ticks up to which TMR_STS is right */
 	struct irq_line sci;
 	struct loop_timer *timer;
 	struct device_host host;
@@ -47,16 +50,16 @@ struct acpi_pm {
 };
 
 static u64
-acpi_pm_ticks(void)
+acpi_pm_ticks(const struct acpi_pm *pm)
 {
-	return (u64)((unsigned __int128)loop_now() * PM_TIMER_HZ / PM_SECOND);
+	return (u64)((unsigned __int128)(loop_now() - pm->start_ns) * PM_TIMER_HZ / PM_SECOND);
 }
 
 /* Bit 23 of the timer toggling, either way, sets TMR_STS (4.8.3.3). */
 static void
 acpi_pm_catch_up(struct acpi_pm *pm)
 {
-	u64 ticks = acpi_pm_ticks();
+	u64 ticks = acpi_pm_ticks(pm);
 
 	if (ticks >> 23 != pm->timer_seen >> 23)
 		pm->status |= PM1_TIMER;
@@ -82,8 +85,9 @@ acpi_pm_update(struct acpi_pm *pm)
 		u64 next = ((pm->timer_seen >> 23) + 1) << 23;
 
 		loop_timer_arm(pm->timer,
-			       (u64)(((unsigned __int128)next * PM_SECOND + PM_TIMER_HZ - 1) /
-				     PM_TIMER_HZ));
+			       pm->start_ns + (u64)(((unsigned __int128)next * PM_SECOND +
+						     PM_TIMER_HZ - 1) /
+						    PM_TIMER_HZ));
 	} else {
 		loop_timer_cancel(pm->timer);
 	}
@@ -141,7 +145,7 @@ acpi_pm_read(void *opaque, u64 offset, unsigned size)
 	u64 value = 0;
 
 	if ((offset & ~3ull) == ACPI_PM_TIMER)
-		return (acpi_pm_ticks() & 0xffffff) >> offset % 4 * 8;
+		return (acpi_pm_ticks(pm) & 0xffffff) >> offset % 4 * 8;
 	acpi_pm_catch_up(pm);
 	for (unsigned i = 0; i < size; i++)
 		value |= (u64)acpi_pm_read_byte(pm, offset + i) << (i * 8);
@@ -233,7 +237,7 @@ acpi_pm_reset(struct acpi_pm *pm)
 		pm->gpe[i] = 0;
 	pm->smi_enable = 0;
 	pm->apm[0] = pm->apm[1] = 0;
-	pm->timer_seen = acpi_pm_ticks();
+	pm->timer_seen = acpi_pm_ticks(pm);
 	acpi_pm_update(pm);
 }
 
@@ -247,6 +251,7 @@ acpi_pm_create(struct acpi_pm **out, const struct device_host *host, struct irq_
 		return -ENOMEM;
 	pm->host = *host;
 	pm->sci = sci;
+	pm->start_ns = loop_now();
 	err = loop_timer_create(host->loop, acpi_pm_tick, pm, &pm->timer);
 	if (err)
 		goto fail;
@@ -273,4 +278,42 @@ acpi_pm_destroy(struct acpi_pm *pm)
 	if (pm->timer)
 		loop_timer_destroy(pm->timer);
 	free(pm);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field acpi_pm_fields[] = {
+	STATE_MAX(struct acpi_pm, status, PM1_CLEARABLE),
+	STATE_MAX(struct acpi_pm, enable, PM1_EVENTS),
+	STATE_MAX(struct acpi_pm, control, CONTROL_KEPT),
+	STATE_BYTES(struct acpi_pm, gpe),
+	STATE_NUMBER(struct acpi_pm, smi_enable),
+	STATE_BYTES(struct acpi_pm, apm),
+	STATE_INSTANT(struct acpi_pm, start_ns),
+	STATE_NUMBER(struct acpi_pm, timer_seen),
+	STATE_END,
+};
+
+/* Beyond the timer's ticks lies no time that could be armed for. */
+static bool
+acpi_pm_state_check(const void *staged)
+{
+	const struct acpi_pm *pm = staged;
+
+	return pm->timer_seen <= acpi_pm_ticks(pm);
+}
+
+static void
+acpi_pm_state_loaded(void *object)
+{
+	acpi_pm_update(object);
+}
+
+static const struct state_type acpi_pm_state_type = {"acpi-pm", 1, acpi_pm_fields,
+						     acpi_pm_state_check, acpi_pm_state_loaded};
+
+void
+acpi_pm_state(struct acpi_pm *pm, struct state_list *list)
+{
+	state_list_add(list, &acpi_pm_state_type, 0, pm, sizeof(*pm));
 }

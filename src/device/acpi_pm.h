@@ -39,4 +39,8 @@ void acpi_pm_reset(struct acpi_pm *pm);
 int acpi_pm_place(struct acpi_pm *pm, u16 port);
 void acpi_pm_power_button(struct acpi_pm *pm);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void acpi_pm_state(struct acpi_pm *pm, struct state_list *list);
+
 #endif

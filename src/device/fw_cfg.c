@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "state/state.h"
 
 enum { FW_CFG_SELECT_PORT = 0x510 };
 enum {
@@ -202,4 +203,20 @@ fw_cfg_destroy(struct fw_cfg *fw)
 	for (unsigned i = 0; i < fw->count; i++)
 		free(fw->items[i].data);
 	free(fw);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field fw_cfg_fields[] = {
+	STATE_NUMBER(struct fw_cfg, selected),
+	STATE_NUMBER(struct fw_cfg, offset),
+	STATE_END,
+};
+
+static const struct state_type fw_cfg_state_type = {"fw-cfg", 1, fw_cfg_fields, NULL, NULL};
+
+void
+fw_cfg_state(struct fw_cfg *fw, struct state_list *list)
+{
+	state_list_add(list, &fw_cfg_state_type, 0, fw, sizeof(*fw));
 }

@@ -22,4 +22,8 @@ void fw_cfg_reset(struct fw_cfg *fw);
 /* A file of LEN bytes, copied. 0, -ENOMEM, -ENOSPC, -EEXIST or -ENAMETOOLONG. */
 int fw_cfg_add_file(struct fw_cfg *fw, const char *name, const void *data, u32 len);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void fw_cfg_state(struct fw_cfg *fw, struct state_list *list);
+
 #endif

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum {
 	HPET_CAP = 0x000,
 	HPET_CONFIG = 0x010,
@@ -451,4 +453,56 @@ hpet_destroy(struct hpet *hpet)
 		if (hpet->timers[i].timer)
 			loop_timer_destroy(hpet->timers[i].timer);
 	free(hpet);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field hpet_timer_fields[] = {
+	STATE_NUMBER(struct hpet_timer, config),
+	STATE_NUMBER(struct hpet_timer, compare),
+	STATE_NUMBER(struct hpet_timer, period),
+	STATE_NUMBER(struct hpet_timer, fsb),
+	STATE_FLAG(struct hpet_timer, driven),
+	STATE_NUMBER(struct hpet_timer, driven_config),
+	STATE_END,
+};
+
+static const struct state_field hpet_fields[] = {
+	STATE_MAX(struct hpet, config, CONFIG_ENABLE | CONFIG_LEGACY),
+	STATE_MAX(struct hpet, status, BIT(HPET_TIMERS) - 1),
+	STATE_NUMBER(struct hpet, counter),
+	STATE_INSTANT(struct hpet, start_ns),
+	STATE_STRUCTS(struct hpet, timers, hpet_timer_fields),
+	STATE_END,
+};
+
+static bool
+hpet_state_check(const void *staged)
+{
+	const struct hpet *hpet = staged;
+
+	for (unsigned i = 0; i < HPET_TIMERS; i++) {
+		const struct hpet_timer *timer = &hpet->timers[i];
+
+		if ((timer->config & ~(u32)TN_WRITABLE) != TN_CAPABILITIES)
+			return false;
+		if ((timer->config & TN_32BIT) && ((timer->compare | timer->period) >> 32))
+			return false;
+	}
+	return true;
+}
+
+static void
+hpet_state_loaded(void *object)
+{
+	hpet_arm_all(object);
+}
+
+static const struct state_type hpet_state_type = {"hpet", 1, hpet_fields, hpet_state_check,
+						  hpet_state_loaded};
+
+void
+hpet_state(struct hpet *hpet, struct state_list *list)
+{
+	state_list_add(list, &hpet_state_type, 0, hpet, sizeof(*hpet));
 }

@@ -33,4 +33,8 @@ int hpet_create(struct hpet **out, const struct device_host *host,
 void hpet_destroy(struct hpet *hpet);
 void hpet_reset(struct hpet *hpet);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void hpet_state(struct hpet *hpet, struct state_list *list);
+
 #endif

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum { I8042_QUEUE = 16 };
 
 enum {
@@ -324,4 +326,33 @@ i8042_destroy(struct i8042 *kbc)
 		if (kbc->regions[i])
 			memory_remove_region(kbc->host.memory, kbc->regions[i]);
 	free(kbc);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field i8042_byte_fields[] = {
+	STATE_NUMBER(struct i8042_byte, value),
+	STATE_FLAG(struct i8042_byte, aux),
+	STATE_FLAG(struct i8042_byte, timeout),
+	STATE_END,
+};
+
+static const struct state_field i8042_fields[] = {
+	STATE_STRUCTS(struct i8042, queue, i8042_byte_fields),
+	STATE_MAX(struct i8042, count, I8042_QUEUE),
+	STATE_NUMBER(struct i8042, config),
+	STATE_NUMBER(struct i8042, output),
+	STATE_NUMBER(struct i8042, last),
+	STATE_NUMBER(struct i8042, command),
+	STATE_NUMBER(struct i8042, keyboard_command),
+	STATE_FLAG(struct i8042, last_was_command),
+	STATE_END,
+};
+
+static const struct state_type i8042_state_type = {"i8042", 1, i8042_fields, NULL, NULL};
+
+void
+i8042_state(struct i8042 *kbc, struct state_list *list)
+{
+	state_list_add(list, &i8042_state_type, 0, kbc, sizeof(*kbc));
 }

@@ -16,4 +16,8 @@ int i8042_create(struct i8042 **out, const struct device_host *host, struct irq_
 void i8042_destroy(struct i8042 *kbc);
 void i8042_reset(struct i8042 *kbc);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void i8042_state(struct i8042 *kbc, struct state_list *list);
+
 #endif

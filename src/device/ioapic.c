@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum { IOAPIC_REGSEL = 0x00, IOAPIC_WIN = 0x10, IOAPIC_EOI = 0x40, IOAPIC_SIZE = 0x1000 };
 enum { IOAPIC_ID = 0, IOAPIC_VER = 1, IOAPIC_ARB = 2, IOAPIC_REDTBL = 0x10 };
 enum { IOAPIC_VERSION = 0x20 };
@@ -240,4 +242,45 @@ ioapic_destroy(struct ioapic *ioapic)
 		return;
 	memory_remove_region(ioapic->memory, ioapic->region);
 	free(ioapic);
+}
+
+/* ---- saved state ---- */
+
+#define RTE_DEFINED (0xffull << RTE_DESTINATION_SHIFT | 0x1ffff)
+
+static const struct state_field ioapic_fields[] = {
+	STATE_NUMBERS(struct ioapic, entry, UINT64_MAX),
+	STATE_MAX(struct ioapic, lines, BIT(IOAPIC_PINS) - 1),
+	STATE_MAX(struct ioapic, id, 15),
+	STATE_NUMBER(struct ioapic, select),
+	STATE_END,
+};
+
+static bool
+ioapic_state_check(const void *staged)
+{
+	const struct ioapic *ioapic = staged;
+
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+		if (ioapic->entry[pin] & ~RTE_DEFINED)
+			return false;
+	return true;
+}
+
+static void
+ioapic_state_loaded(void *object)
+{
+	struct ioapic *ioapic = object;
+
+	if (ioapic->host.changed)
+		ioapic->host.changed(ioapic->host.opaque);
+}
+
+static const struct state_type ioapic_state_type = {"ioapic", 1, ioapic_fields, ioapic_state_check,
+						    ioapic_state_loaded};
+
+void
+ioapic_state(struct ioapic *ioapic, struct state_list *list)
+{
+	state_list_add(list, &ioapic_state_type, 0, ioapic, sizeof(*ioapic));
 }

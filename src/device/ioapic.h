@@ -34,4 +34,8 @@ bool ioapic_message(const struct ioapic *ioapic, unsigned pin, u64 *address, u32
 		    bool *level);
 bool ioapic_masked(const struct ioapic *ioapic, unsigned pin);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void ioapic_state(struct ioapic *ioapic, struct state_list *list);
+
 #endif

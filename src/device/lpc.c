@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum {
 	LPC_PMBASE = 0x40,
 	LPC_ACPI_CNTL = 0x44,
@@ -111,8 +113,33 @@ lpc_destroy(struct pci_device *pci)
 	free(lpc);
 }
 
+static const struct state_field lpc_fields[] = {
+	STATE_NUMBER(struct lpc, levels),
+	STATE_NUMBER(struct lpc, driven),
+	STATE_MAX(struct lpc, reset_control, RESET_SYSTEM | BIT(3)),
+	STATE_END,
+};
+
+static void
+lpc_state_loaded(void *object)
+{
+	lpc_place_pm(object);
+	lpc_update_irqs(object);
+}
+
+static const struct state_type lpc_state_type = {"lpc", 1, lpc_fields, NULL, lpc_state_loaded};
+
+static void
+lpc_state(struct pci_device *pci, struct state_list *list)
+{
+	struct lpc *lpc = CONTAINER_OF(pci, struct lpc, pci);
+
+	state_list_add(list, &lpc_state_type, 0, lpc, sizeof(*lpc));
+}
+
 static const struct pci_ops lpc_pci_ops = {
 	.config_written = lpc_config_written,
+	.state = lpc_state,
 	.reset = lpc_reset,
 	.destroy = lpc_destroy,
 };

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum { PIC_CASCADE = 2, PIC_SPURIOUS = 7 };
 
 enum { ICW1_IC4 = BIT(0), ICW1_SNGL = BIT(1), ICW1_INIT = BIT(4) };
@@ -405,4 +407,58 @@ pic_destroy(struct pic *pic)
 		if (pic->regions[i])
 			memory_remove_region(pic->memory, pic->regions[i]);
 	free(pic);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field pic_chip_fields[] = {
+	STATE_NUMBER(struct pic_chip, irr),
+	STATE_NUMBER(struct pic_chip, isr),
+	STATE_NUMBER(struct pic_chip, imr),
+	STATE_NUMBER(struct pic_chip, lines),
+	STATE_NUMBER(struct pic_chip, elcr),
+	STATE_MAX(struct pic_chip, base, 0xf8),
+	STATE_MAX(struct pic_chip, lowest, 7),
+	STATE_MAX(struct pic_chip, init, PIC_WANTS_ICW4),
+	STATE_FLAG(struct pic_chip, wants_icw4),
+	STATE_FLAG(struct pic_chip, single),
+	STATE_FLAG(struct pic_chip, auto_eoi),
+	STATE_FLAG(struct pic_chip, rotate_auto),
+	STATE_FLAG(struct pic_chip, special_nested),
+	STATE_FLAG(struct pic_chip, special_mask),
+	STATE_FLAG(struct pic_chip, read_isr),
+	STATE_FLAG(struct pic_chip, poll),
+	STATE_END,
+};
+
+static const struct state_field pic_fields[] = {
+	STATE_STRUCTS(struct pic, chip, pic_chip_fields),
+	STATE_END,
+};
+
+/* A vector is base + input and has to stay one. */
+static bool
+pic_state_check(const void *staged)
+{
+	const struct pic *pic = staged;
+
+	for (unsigned i = 0; i < 2; i++)
+		if ((pic->chip[i].base & 7) || (pic->chip[i].elcr & ~pic_elcr_mask[i]))
+			return false;
+	return true;
+}
+
+static void
+pic_state_loaded(void *object)
+{
+	pic_update(object);
+}
+
+static const struct state_type pic_state_type = {"pic", 1, pic_fields, pic_state_check,
+						 pic_state_loaded};
+
+void
+pic_state(struct pic *pic, struct state_list *list)
+{
+	state_list_add(list, &pic_state_type, 0, pic, sizeof(*pic));
 }

@@ -25,4 +25,8 @@ int pic_acknowledge(struct pic *pic);
 /* Whether one more edge on IRQ would change nothing that the guest can see. */
 bool pic_deaf(const struct pic *pic, unsigned irq);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void pic_state(struct pic *pic, struct state_list *list);
+
 #endif

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum { PIT_CHANNELS = 3, PIT_CONTROL = 3 };
 enum { PIT_MIN_NS = 50000 }; /* the shortest time between two of our own wakeups */
 #define PIT_NEVER UINT64_MAX
@@ -436,4 +438,46 @@ pit_destroy(struct pit *pit)
 	if (pit->timer)
 		loop_timer_destroy(pit->timer);
 	free(pit);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field pit_channel_fields[] = {
+	STATE_MAX(struct pit_channel, mode, 5),
+	STATE_RANGE(struct pit_channel, access, ACCESS_LOW, ACCESS_BOTH),
+	STATE_FLAG(struct pit_channel, bcd),
+	STATE_FLAG(struct pit_channel, gate),
+	STATE_FLAG(struct pit_channel, loaded),
+	STATE_FLAG(struct pit_channel, running),
+	STATE_FLAG(struct pit_channel, write_high),
+	STATE_FLAG(struct pit_channel, read_high),
+	STATE_FLAG(struct pit_channel, status_latched),
+	STATE_MAX(struct pit_channel, latched, 2),
+	STATE_NUMBER(struct pit_channel, status),
+	STATE_NUMBER(struct pit_channel, write_low),
+	STATE_NUMBER(struct pit_channel, latch),
+	STATE_RANGE(struct pit_channel, count, 1, 0x10000),
+	STATE_INSTANT(struct pit_channel, start_ns),
+	STATE_NUMBER(struct pit_channel, stopped_ticks),
+	STATE_END,
+};
+
+static const struct state_field pit_fields[] = {
+	STATE_STRUCTS(struct pit, channel, pit_channel_fields),
+	STATE_FLAG(struct pit, speaker),
+	STATE_END,
+};
+
+static void
+pit_state_loaded(void *object)
+{
+	pit_arm(object);
+}
+
+static const struct state_type pit_state_type = {"pit", 1, pit_fields, NULL, pit_state_loaded};
+
+void
+pit_state(struct pit *pit, struct state_list *list)
+{
+	state_list_add(list, &pit_state_type, 0, pit, sizeof(*pit));
 }

@@ -28,4 +28,8 @@ void pit_reset(struct pit *pit);
 /* The guest may listen to channel 0 again. */
 void pit_wake(struct pit *pit);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void pit_state(struct pit *pit, struct state_list *list);
+
 #endif

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "state/state.h"
+
 enum { PORT92_INIT_NOW = BIT(0), PORT92_A20 = BIT(1) };
 
 struct port92 {
@@ -70,4 +72,19 @@ port92_destroy(struct port92 *port)
 		return;
 	memory_remove_region(port->host.memory, port->region);
 	free(port);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field port92_fields[] = {
+	STATE_MAX(struct port92, value, PORT92_INIT_NOW | PORT92_A20),
+	STATE_END,
+};
+
+static const struct state_type port92_state_type = {"port92", 1, port92_fields, NULL, NULL};
+
+void
+port92_state(struct port92 *port, struct state_list *list)
+{
+	state_list_add(list, &port92_state_type, 0, port, sizeof(*port));
 }

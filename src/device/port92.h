@@ -14,4 +14,8 @@ int port92_create(struct port92 **out, const struct device_host *host);
 void port92_destroy(struct port92 *port);
 void port92_reset(struct port92 *port);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void port92_state(struct port92 *port, struct state_list *list);
+
 #endif

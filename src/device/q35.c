@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/bytes.h"
+#include "state/state.h"
 
 enum { Q35_PCIEXBAR = 0x60, Q35_PAM = 0x90, Q35_PAMS = 7, Q35_SMRAM = 0x9d, Q35_ESMRAMC = 0x9e };
 enum { PCIEXBAR_ENABLE = BIT(0), SMRAM_LOCKED = BIT(4) };
@@ -55,8 +56,28 @@ q35_destroy(struct pci_device *pci)
 	free(CONTAINER_OF(pci, struct q35, pci));
 }
 
+/* All of it is configuration space; only where ECAM answers follows from that. */
+static const struct state_field q35_fields[] = {STATE_END};
+
+static void
+q35_state_loaded(void *object)
+{
+	q35_place_ecam(object);
+}
+
+static const struct state_type q35_state_type = {"q35", 1, q35_fields, NULL, q35_state_loaded};
+
+static void
+q35_state(struct pci_device *pci, struct state_list *list)
+{
+	struct q35 *q35 = CONTAINER_OF(pci, struct q35, pci);
+
+	state_list_add(list, &q35_state_type, 0, q35, sizeof(*q35));
+}
+
 static const struct pci_ops q35_pci_ops = {
 	.config_written = q35_config_written,
+	.state = q35_state,
 	.reset = q35_reset,
 	.destroy = q35_destroy,
 };

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "state/state.h"
+
 enum { RTC_SIZE = 128 };
 #define RTC_SECOND 1000000000ull
 #define RTC_NEVER UINT64_MAX
@@ -468,4 +470,36 @@ rtc_destroy(struct rtc *rtc)
 	if (rtc->timer)
 		loop_timer_destroy(rtc->timer);
 	free(rtc);
+}
+
+/* ---- saved state ---- */
+
+/* The clock is the wall's: it has gone on when a state is loaded. */
+static const struct state_field rtc_fields[] = {
+	STATE_BYTES(struct rtc, cmos),
+	STATE_MAX(struct rtc, index, RTC_SIZE - 1),
+	STATE_NUMBER(struct rtc, offset_ns),
+	STATE_MAX(struct rtc, checked_ns, RTC_LAST_SECOND * RTC_SECOND),
+	STATE_END,
+};
+
+static bool
+rtc_state_check(const void *staged)
+{
+	return rtc_now(staged) <= RTC_LAST_SECOND * RTC_SECOND;
+}
+
+static void
+rtc_state_loaded(void *object)
+{
+	rtc_arm(object);
+}
+
+static const struct state_type rtc_state_type = {"rtc", 1, rtc_fields, rtc_state_check,
+						 rtc_state_loaded};
+
+void
+rtc_state(struct rtc *rtc, struct state_list *list)
+{
+	state_list_add(list, &rtc_state_type, 0, rtc, sizeof(*rtc));
 }

@@ -18,4 +18,8 @@ void rtc_destroy(struct rtc *rtc);
 /* Interrupts off; time and memory stay, as with the battery. */
 void rtc_reset(struct rtc *rtc);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void rtc_state(struct rtc *rtc, struct state_list *list);
+
 #endif

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "state/state.h"
+
 enum { TESTDEV_MMIO_SIZE = 0x10000, TESTDEV_REGIONS = 5 };
 #define TESTDEV_MMIO 0xff000000ull
 
@@ -134,4 +136,20 @@ testdev_destroy(struct testdev *dev)
 		if (dev->regions[i])
 			memory_remove_region(dev->memory, dev->regions[i]);
 	free(dev);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field testdev_fields[] = {
+	STATE_NUMBER(struct testdev, scratch),
+	STATE_BYTES(struct testdev, mmio),
+	STATE_END,
+};
+
+static const struct state_type testdev_state_type = {"testdev", 1, testdev_fields, NULL, NULL};
+
+void
+testdev_state(struct testdev *dev, struct state_list *list)
+{
+	state_list_add(list, &testdev_state_type, 0, dev, sizeof(*dev));
 }

@@ -25,4 +25,8 @@ int testdev_create(struct testdev **out, const struct device_host *host,
 void testdev_destroy(struct testdev *dev);
 void testdev_reset(struct testdev *dev);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void testdev_state(struct testdev *dev, struct state_list *list);
+
 #endif

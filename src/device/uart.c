@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "state/state.h"
+
 enum { UART_FIFO = 16, UART_QUEUE = 256 };
 
 enum { UART_DATA, UART_IER, UART_IIR, UART_LCR, UART_MCR, UART_LSR, UART_MSR, UART_SCR };
@@ -418,4 +420,52 @@ uart_destroy(struct uart *uart)
 		return;
 	memory_remove_region(uart->memory, uart->region);
 	free(uart);
+}
+
+/* ---- saved state ---- */
+
+static const struct state_field uart_fields[] = {
+	STATE_MAX(struct uart, ier, 0x0f),
+	STATE_NUMBER(struct uart, lcr),
+	STATE_MAX(struct uart, mcr, 0x1f),
+	STATE_NUMBER(struct uart, msr),
+	STATE_NUMBER(struct uart, scr),
+	STATE_NUMBER(struct uart, line_errors),
+	STATE_RANGE(struct uart, trigger, 1, 14),
+	STATE_FLAG(struct uart, fifo),
+	STATE_FLAG(struct uart, tx_pending),
+	STATE_NUMBER(struct uart, divisor),
+	STATE_BYTES(struct uart, rx),
+	STATE_MAX(struct uart, rx_head, UART_QUEUE - 1),
+	STATE_MAX(struct uart, rx_count, UART_QUEUE),
+	STATE_BYTES(struct uart, tx),
+	STATE_MAX(struct uart, tx_count, UART_FIFO),
+	STATE_END,
+};
+
+static bool
+uart_state_check(const void *staged)
+{
+	const struct uart *uart = staged;
+
+	return uart->tx_count <= uart_depth(uart);
+}
+
+/* Whoever is at the other end now has not been refused anything, and takes bytes. */
+static void
+uart_state_loaded(void *object)
+{
+	struct uart *uart = object;
+
+	uart->input_refused = false;
+	uart_output_ready(uart);
+}
+
+static const struct state_type uart_state_type = {"uart", 1, uart_fields, uart_state_check,
+						  uart_state_loaded};
+
+void
+uart_state(struct uart *uart, struct state_list *list)
+{
+	state_list_add(list, &uart_state_type, 0, uart, sizeof(*uart));
 }

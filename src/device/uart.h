@@ -33,4 +33,8 @@ size_t uart_input(struct uart *uart, const u8 *data, size_t len);
 /* The output callback can take bytes again. */
 void uart_output_ready(struct uart *uart);
 
+struct state_list;
+/* Adds what is saved of it (state/state.h). */
+void uart_state(struct uart *uart, struct state_list *list);
+
 #endif

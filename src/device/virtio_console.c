@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "bus/virtio_pci.h"
+#include "state/state.h"
 
 enum {
 	CONSOLE_ID = 3,
@@ -222,7 +223,39 @@ console_destroy(struct virtio_device *v)
 	free(console_of(v));
 }
 
+static const struct state_field console_port_fields[] = {
+	STATE_NUMBER(struct console_port, tx_sent),
+	STATE_END,
+};
+
+static const struct state_field console_fields[] = {
+	STATE_STRUCTS(struct virtio_console, ports, console_port_fields),
+	STATE_END,
+};
+
+/* Whoever is at the other end now takes bytes, and was not told to wait. */
+static void
+console_state_loaded(void *object)
+{
+	struct virtio_console *c = object;
+
+	for (unsigned i = 0; i < CONSOLE_PORTS; i++)
+		c->ports[i].blocked = c->ports[i].starved = false;
+}
+
+static const struct state_type console_state_type = {"virtio-console", 1, console_fields, NULL,
+						     console_state_loaded};
+
+static void
+console_state(struct virtio_device *v, struct state_list *list)
+{
+	struct virtio_console *c = console_of(v);
+
+	state_list_add(list, &console_state_type, pci_instance(&v->pci), c, sizeof(*c));
+}
+
 static const struct virtio_ops console_ops = {
+	.state = console_state,
 	.notify = console_notify,
 	.config_write = console_config_write,
 	.reset = console_reset,

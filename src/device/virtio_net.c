@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "device/virtio_net_control.h"
 #include "net/net.h"
+#include "state/state.h"
 
 enum {
 	NET_ID = 1,
@@ -509,7 +510,40 @@ net_destroy(struct virtio_device *v)
 	free(net);
 }
 
+/* A frame that waits for buffers is lost: networks may lose frames. */
+static const struct state_field net_fields[] = {
+	STATE_STRUCT(struct virtio_net, filter, net_filter_fields),
+	STATE_FLAG(struct virtio_net, link),
+	STATE_END,
+};
+
+static void
+net_state_loaded(void *object)
+{
+	struct virtio_net *net = object;
+
+	net->link = net->link && !net->gone;
+	memcpy(net->v.config + CONFIG_MAC, net->filter.mac, sizeof(net->filter.mac));
+	put_le16(net->v.config + CONFIG_STATUS, net->link ? STATUS_LINK_UP : 0);
+	net->frame_len = 0;
+	net->rx_starved = net->tx_blocked = false;
+	net_watch(net);
+}
+
+static const struct state_type net_state_type = {"virtio-net", 1, net_fields, NULL,
+						 net_state_loaded};
+
+static void
+net_state(struct virtio_device *v, struct state_list *list)
+{
+	struct virtio_net *net = net_of(v);
+
+	state_list_add(list, &net_state_type, pci_instance(&v->pci), net,
+		       offsetof(struct virtio_net, frame));
+}
+
 static const struct virtio_ops net_ops = {
+	.state = net_state,
 	.notify = net_notify,
 	.start = net_start,
 	.reset = net_reset,

@@ -135,3 +135,29 @@ net_filter_command(struct net_filter *filter, struct virtq *q, const struct virt
 	}
 	return (u32)virtq_copy_in(q, chain, 0, &ack, 1);
 }
+
+/* ---- saved state ---- */
+
+struct net_address {
+	u8 bytes[6];
+};
+
+static const struct state_field net_address_fields[] = {
+	STATE_BYTES(struct net_address, bytes),
+	STATE_END,
+};
+
+const struct state_field net_filter_fields[] = {
+	STATE_BYTES(struct net_filter, mac),
+	STATE_FLAG(struct net_filter, promiscuous),
+	STATE_FLAG(struct net_filter, all_multicast),
+	STATE_FLAG(struct net_filter, all_unicast),
+	STATE_FLAG(struct net_filter, no_multicast),
+	STATE_FLAG(struct net_filter, no_unicast),
+	STATE_FLAG(struct net_filter, no_broadcast),
+	STATE_MAX(struct net_filter, count, NET_FILTER_MACS),
+	STATE_STRUCTS(struct net_filter, macs, net_address_fields),
+	STATE_FLAG(struct net_filter, unicast_overflow),
+	STATE_FLAG(struct net_filter, multicast_overflow),
+	STATE_END,
+};

@@ -7,6 +7,7 @@
 
 #include "base/types.h"
 #include "bus/virtio_pci.h"
+#include "state/state.h"
 
 enum { NET_FILTER_MACS = 64 };
 
@@ -19,6 +20,8 @@ struct net_filter {
 	/* More addresses than we keep were set: all of that kind pass. */
 	bool unicast_overflow, multicast_overflow;
 };
+
+extern const struct state_field net_filter_fields[];
 
 /* As after a reset: everything passes until the driver says otherwise. */
 void net_filter_reset(struct net_filter *filter, const u8 mac[6]);
