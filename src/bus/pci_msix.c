@@ -258,8 +258,7 @@ msix_state_check(const void *staged)
 		if ((entry[0] & 3) || (get_le32(entry + 12) & ~(u32)MSIX_ENTRY_MASKED))
 			return false;
 	}
-	return msix->vectors % 64 == 0 ||
-	       !(msix->pending[msix->words - 1] >> msix->vectors % 64);
+	return msix->vectors % 64 == 0 || !(msix->pending[msix->words - 1] >> msix->vectors % 64);
 }
 
 static const struct state_type msix_state_type = {"msix", 1, msix_fields, msix_state_check, NULL};

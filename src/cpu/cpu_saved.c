@@ -105,14 +105,10 @@ cpu_saved_state(struct cpu_state *state, u32 index, struct state_list *list)
 /* ---- the model ---- */
 
 static const struct state_field saved_entry_fields[] = {
-	STATE_NUMBER(struct cpuid_entry, leaf),
-	STATE_NUMBER(struct cpuid_entry, subleaf),
-	STATE_FLAG(struct cpuid_entry, indexed),
-	STATE_NUMBER(struct cpuid_entry, eax),
-	STATE_NUMBER(struct cpuid_entry, ebx),
-	STATE_NUMBER(struct cpuid_entry, ecx),
-	STATE_NUMBER(struct cpuid_entry, edx),
-	STATE_END,
+	STATE_NUMBER(struct cpuid_entry, leaf),	 STATE_NUMBER(struct cpuid_entry, subleaf),
+	STATE_FLAG(struct cpuid_entry, indexed), STATE_NUMBER(struct cpuid_entry, eax),
+	STATE_NUMBER(struct cpuid_entry, ebx),	 STATE_NUMBER(struct cpuid_entry, ecx),
+	STATE_NUMBER(struct cpuid_entry, edx),	 STATE_END,
 };
 
 static const struct state_field saved_model_fields[] = {

@@ -479,7 +479,7 @@ static const struct state_field rtc_fields[] = {
 	STATE_BYTES(struct rtc, cmos),
 	STATE_MAX(struct rtc, index, RTC_SIZE - 1),
 	STATE_NUMBER(struct rtc, offset_ns),
-	STATE_MAX(struct rtc, checked_ns, RTC_LAST_SECOND * RTC_SECOND),
+	STATE_MAX(struct rtc, checked_ns, RTC_LAST_SECOND *RTC_SECOND),
 	STATE_END,
 };
 

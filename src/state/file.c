@@ -132,7 +132,8 @@ state_write_section(struct state_writer *w, const char *name, u32 instance, u32 
 
 	if (w->error)
 		return w->error;
-	if (len > STATE_CHUNK_MAX || strlen(name) >= STATE_NAME || w->sections == STATE_SECTIONS_MAX)
+	if (len > STATE_CHUNK_MAX || strlen(name) >= STATE_NAME ||
+	    w->sections == STATE_SECTIONS_MAX)
 		return w->error = -EFBIG;
 	memset(buf, 0, STATE_SECTION_HEADER);
 	memcpy(buf, name, strlen(name));
@@ -203,8 +204,7 @@ state_write_end(struct state_writer *w)
 
 /* ---- reading ---- */
 
-static int PRINTF_LIKE(3, 4)
-file_refuse(struct state_reader *r, int error, const char *fmt, ...)
+static int PRINTF_LIKE(3, 4) file_refuse(struct state_reader *r, int error, const char *fmt, ...)
 {
 	va_list args;
 
@@ -291,7 +291,9 @@ file_read_trailer(struct state_reader *r, const struct state_section *s, u64 dig
 	    get_le64(s->data + 8) != digest)
 		return file_refuse(r, -EINVAL, "the state is not complete; it is of no use");
 	n = file_read_all(r, &more, 1);
-	if (n != 0)
+	if (n < 0)
+		return file_refuse(r, (int)n, "the state cannot be read: %s", strerror((int)-n));
+	if (n > 0)
 		return file_refuse(r, -EINVAL, "something follows the end of the state");
 	r->over = true;
 	return 0;

@@ -84,8 +84,7 @@ struct state_reader {
 
 /* Reads the header. WHY, where every refusal leaves one line, is kept. 0, or -errno and WHY; to
  * be closed in either case. */
-int state_read_begin(struct state_reader *r, const struct state_io *io, char *why,
-		     size_t why_size);
+int state_read_begin(struct state_reader *r, const struct state_io *io, char *why, size_t why_size);
 void state_read_close(struct state_reader *r);
 /* The next section: 1; 0 after a good trailer, behind which the file ends; -errno and WHY. */
 int state_read_section(struct state_reader *r, struct state_section *section);

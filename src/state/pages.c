@@ -28,7 +28,7 @@ enum {
 
 struct pages_slot {
 	u64 piece;
-	size_t len; /* of the payload; 0: nothing there */
+	size_t len;  /* of the payload; 0: nothing there */
 	u8 *payload; /* behind room for a section's header */
 	u8 *plain;   /* STATE_PIECE */
 	u8 *buf;     /* both of them */

@@ -61,7 +61,9 @@ static int
 pool_start_threads(struct pool *pool)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned wanted = cpus < 1 ? 1 : cpus > POOL_THREADS_MAX ? POOL_THREADS_MAX : (unsigned)cpus;
+	unsigned wanted = cpus < 1		    ? 1
+			  : cpus > POOL_THREADS_MAX ? POOL_THREADS_MAX
+						    : (unsigned)cpus;
 	sigset_t all, old;
 	int err = 0;
 

@@ -12,8 +12,8 @@
 enum walk_mode {
 	WALK_MEASURE,
 	WALK_SAVE,
-	WALK_LOAD,  /* from the file into the object */
-	WALK_COPY,  /* from another copy of the object */
+	WALK_LOAD, /* from the file into the object */
+	WALK_COPY, /* from another copy of the object */
 };
 
 struct walk {
@@ -175,7 +175,8 @@ state_list_free(struct state_list *list)
 size_t
 state_measure(const struct state_item *item)
 {
-	struct walk w = {.mode = WALK_MEASURE, .root = item->object, .version = item->type->version};
+	struct walk w = {
+		.mode = WALK_MEASURE, .root = item->object, .version = item->type->version};
 
 	walk_fields(&w, item->type->fields, w.root);
 	return w.at;
@@ -247,10 +248,11 @@ state_stage(struct state_list *list, const char *name, u32 instance, u32 version
 		return -EEXIST;
 	}
 	if (version == 0 || version > item->type->version) {
-		snprintf(why, why_size,
-			 "the part \"%s\" %u of the state is of version %u, newer than this program "
-			 "knows (%u)",
-			 name, instance, version, item->type->version);
+		snprintf(
+			why, why_size,
+			"the part \"%s\" %u of the state is of version %u, newer than this program "
+			"knows (%u)",
+			name, instance, version, item->type->version);
 		return -EINVAL;
 	}
 	staged = malloc(item->size);
@@ -261,8 +263,8 @@ state_stage(struct state_list *list, const char *name, u32 instance, u32 version
 	memcpy(staged, item->object, item->size);
 	bad = state_decode(item, staged, version, data, len, now);
 	if (bad) {
-		snprintf(why, why_size, "the part \"%s\" %u of the state has an impossible %s", name,
-			 instance, bad);
+		snprintf(why, why_size, "the part \"%s\" %u of the state has an impossible %s",
+			 name, instance, bad);
 		free(staged);
 		return -EINVAL;
 	}
