@@ -32,6 +32,7 @@ static const struct subcommand {
 	{"info", cmd_info, "tell about a running VM"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
 	{"unpause", cmd_unpause, "let them go on"},
+	{"doctor", cmd_doctor, "say which hypervisors this host has, and why not"},
 	{"version", cmd_version, "say which version this is"},
 };
 

@@ -8,36 +8,46 @@
 #include "base/log.h"
 #include "cmd/commands.h"
 #include "cmd/front.h"
+#include "cmd/host_kvm_choose.h"
 #include "cmd/run_open.h"
 #include "cmd/run_options.h"
 #include "cmd/terminal.h"
 #include "engine/engine.h"
 
+/* Our own one must be able to run here. */
+static int
+run_check_biga(char *why, size_t size)
+{
+	struct engine_probe probe;
+
+	memset(&probe, 0, sizeof(probe));
+	engine_translator.probe(-1, &probe);
+	if (probe.usable)
+		return 0;
+	snprintf(why, size, "the hypervisor biga cannot run here: %s (%.100s); %.140s",
+		 probe.cause ? probe.cause : "unknown cause", probe.evidence, probe.fix);
+	return -ENOTSUP;
+}
+
 /* The hypervisor that runs the VM, and one line that says why. 0, or -errno and WHY. */
 static int
 run_choose_hypervisor(struct run_options *o, char *why, size_t size)
 {
-	struct engine_probe probe;
+	struct host_choice choice;
+	int rc = host_choose(&choice, o->hypervisor, host_kvm_engine(), "");
 
-	if (strcmp(o->hypervisor, "kvm") == 0) {
-		snprintf(why, size,
-			 "the hypervisor kvm is not built yet; use --hypervisor biga, or auto");
-		return -ENOTSUP;
+	if (rc < 0) {
+		snprintf(why, size, "%s", choice.line);
+		return rc;
 	}
-	memset(&probe, 0, sizeof(probe));
-	engine_translator.probe(-1, &probe);
-	if (!probe.usable) {
-		snprintf(why, size, "the hypervisor biga cannot run here: %s (%.100s); %.140s",
-			 probe.cause ? probe.cause : "unknown cause", probe.evidence, probe.fix);
-		return -ENOTSUP;
-	}
-	snprintf(o->config.hypervisor, sizeof(o->config.hypervisor), "%s", engine_translator.name);
-	snprintf(o->hypervisor_why, sizeof(o->hypervisor_why), "%s",
-		 strcmp(o->hypervisor, "auto") ? "asked for by --hypervisor"
-					       : "kvm is not supported by this version yet");
-	if (strcmp(o->hypervisor, "auto") == 0 && !o->dry_run)
-		log_info("hypervisor biga: the host's own one (kvm) is not supported by this "
-			 "version yet");
+	if (strcmp(choice.name, engine_translator.name) == 0)
+		rc = run_check_biga(why, size);
+	if (rc < 0)
+		return rc;
+	snprintf(o->config.hypervisor, sizeof(o->config.hypervisor), "%s", choice.name);
+	snprintf(o->hypervisor_why, sizeof(o->hypervisor_why), "%s", choice.why);
+	if (choice.line[0] && !o->dry_run)
+		log_line(choice.warn ? LOG_WARNING : LOG_INFO, "%s", choice.line);
 	return 0;
 }
 
@@ -48,8 +58,9 @@ run_backend_json(const struct run_options *o)
 
 	for (unsigned i = 0; i < o->forward_count; i++)
 		json_array_append_new(forwards, json_string(o->forwards[i]));
-	return json_pack("{s:s, s:o, s:b, s:b}", "network", o->config.net ? "user" : "none",
-			 "forwards", forwards, "hostloop", o->host_loopback, "ipv6", o->ipv6);
+	return json_pack("{s:s, s:s, s:o, s:b, s:b}", "hypervisor-why", o->hypervisor_why,
+			 "network", o->config.net ? "user" : "none", "forwards", forwards,
+			 "hostloop", o->host_loopback, "ipv6", o->ipv6);
 }
 
 static int
@@ -79,7 +90,7 @@ static int
 run_open_and_go(struct run_options *o)
 {
 	struct vm_resources resources;
-	char why[VM_WHY];
+	char why[HOST_CHOICE_LINE];
 	int status;
 
 	status = run_open(&resources, o, why, sizeof(why));

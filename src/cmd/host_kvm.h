@@ -7,7 +7,7 @@
 
 #include "cmd/host_kvm_causes.h"
 
-enum { HOST_KVM_TEXT = 512, HOST_KVM_PROBE_MS = 2000 };
+enum { HOST_KVM_TEXT = 384, HOST_KVM_PROBE_MS = 2000 };
 
 struct host_verdict {
 	bool usable;

@@ -219,6 +219,12 @@ text_group(char *out, size_t size, const struct host_kvm *h)
 }
 
 static void
+text_members(char *out, size_t size, const struct host_kvm *h)
+{
+	text_string(out, size, h->facts.node.members);
+}
+
+static void
 text_cgroup(char *out, size_t size, const struct host_kvm *h)
 {
 	text_string(out, size, h->facts.place.cgroup);
@@ -284,6 +290,7 @@ static const struct {
 	{"node", text_node},
 	{"user", text_user},
 	{"group", text_group},
+	{"members", text_members},
 	{"cgroup", text_cgroup},
 	{"unit", text_unit},
 	{"open-error", text_open_error},

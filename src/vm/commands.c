@@ -80,11 +80,10 @@ static int
 command_info(struct vm *vm, struct command_call *call)
 {
 	const struct vm_config *c = &vm->config;
-	json_t *info =
-		json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->name, "hypervisor",
-			  c->hypervisor, "hypervisor-why", c->hypervisor_why, "status",
-			  command_status_name(vm), "cpus", (int)c->cpus, "memory",
-			  (json_int_t)c->memory, "pid", (int)getpid(), "cpu-model", c->cpu_model);
+	json_t *info = json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s}", "name", c->name,
+				 "hypervisor", c->hypervisor, "status", command_status_name(vm),
+				 "cpus", (int)c->cpus, "memory", (json_int_t)c->memory, "pid",
+				 (int)getpid(), "cpu-model", c->cpu_model);
 
 	if (info && vm->machine) {
 		json_object_set_new(info, "uptime-ns",

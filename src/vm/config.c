@@ -177,16 +177,15 @@ config_net_to_json(const struct vm_config *config)
 json_t *
 vm_config_to_json(const struct vm_config *c)
 {
-	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s?, s:o, s:s?, s:o, s:o, s:s, s:b, "
-			 "s:b, s:b}",
-			 "name", c->name, "hypervisor", c->hypervisor, "hypervisor-why",
-			 c->hypervisor_why, "cpu-model", c->cpu_model, "cpus", (int)c->cpus,
-			 "memory", (json_int_t)c->memory, "code-cache", (json_int_t)c->code_cache,
-			 "kernel", c->kernel, "initrds",
-			 config_strings_to_json(c->initrds, c->initrd_count), "append", c->append,
-			 "disks", config_disks_to_json(c), "net", config_net_to_json(c), "console",
-			 vm_console_names[c->console], "debug-exit", c->debug_exit, "testdev",
-			 c->testdev, "reboot", c->reboot);
+	return json_pack(
+		"{s:s, s:s, s:s, s:i, s:I, s:I, s:s?, s:o, s:s?, s:o, s:o, s:s, s:b, s:b, s:b}",
+		"name", c->name, "hypervisor", c->hypervisor, "cpu-model", c->cpu_model, "cpus",
+		(int)c->cpus, "memory", (json_int_t)c->memory, "code-cache",
+		(json_int_t)c->code_cache, "kernel", c->kernel, "initrds",
+		config_strings_to_json(c->initrds, c->initrd_count), "append", c->append, "disks",
+		config_disks_to_json(c), "net", config_net_to_json(c), "console",
+		vm_console_names[c->console], "debug-exit", c->debug_exit, "testdev", c->testdev,
+		"reboot", c->reboot);
 }
 
 /* Setters: VALUE is of the JSON type that the table asks for, or null if it may be. */
@@ -221,12 +220,6 @@ static bool
 config_set_hypervisor(struct vm_config *c, const json_t *value)
 {
 	return config_copy(c->hypervisor, sizeof(c->hypervisor), value);
-}
-
-static bool
-config_set_hypervisor_why(struct vm_config *c, const json_t *value)
-{
-	return config_copy(c->hypervisor_why, sizeof(c->hypervisor_why), value);
 }
 
 static bool
@@ -373,7 +366,6 @@ static const struct config_key {
 } config_keys[] = {
 	{"name", JSON_STRING, false, config_set_name},
 	{"hypervisor", JSON_STRING, false, config_set_hypervisor},
-	{"hypervisor-why", JSON_STRING, false, config_set_hypervisor_why},
 	{"cpu-model", JSON_STRING, false, config_set_cpu_model},
 	{"cpus", JSON_INTEGER, false, config_set_cpus},
 	{"memory", JSON_INTEGER, false, config_set_memory},

@@ -33,8 +33,7 @@ struct vm_disk {
 
 struct vm_config {
 	char name[VM_NAME_MAX];
-	char hypervisor[16];	     /* resolved: never "auto" */
-	char hypervisor_why[VM_WHY]; /* why that one, for people; may be empty */
+	char hypervisor[16]; /* resolved: never "auto" */
 	char cpu_model[32];
 	unsigned cpus;
 	u64 memory;	/* bytes */

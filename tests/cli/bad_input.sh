@@ -33,7 +33,6 @@ r "is not a size" --kernel $kernel --memory 5x
 r "at least" --kernel $kernel --memory 1M
 r "more than this host has" --kernel $kernel --memory 250G
 r "no CPU model" --kernel $kernel --cpu-model pentium
-r "kvm is not built yet" --kernel $kernel --hypervisor kvm
 r "'missing': No such file" --kernel $kernel --disk missing
 r "neither a file nor a block device" --kernel $kernel --disk /dev/null
 r "is empty" --kernel $kernel --disk empty

@@ -11,7 +11,7 @@ python3 - <<'END' || fail "wrong JSON: $(cat out)"
 import json
 vm = json.load(open("out"))
 assert vm["name"] == "web" and vm["cpus"] == 4 and vm["memory"] == 1 << 30
-assert vm["hypervisor"] == "biga"
+assert vm["hypervisor"] in ("biga", "kvm") and vm["host"]["hypervisor-why"].startswith("auto: ")
 assert vm["disks"] == [{"path": "disk", "format": "raw", "device": "virtio", "readonly": True}]
 assert vm["append"] == "console=ttyS0 panic=-1 root=/dev/vda rw"
 assert vm["debug-exit"] and vm["console"] == "serial"

@@ -13,7 +13,7 @@ go() { timeout 60 "$BIGA" run --net none --debug-exit --kernel "$@" </dev/null >
 go "$guests/hello.elf"
 [ $? -eq 1 ] || fail "hello: status $? $(cat "$TMP/err")"
 grep -q hello "$TMP/out" || fail "hello said $(cat "$TMP/out")"
-grep -q '^biga: hypervisor biga: ' "$TMP/err" || fail "auto does not say why"
+grep -Eq '^biga: hypervisor (biga|kvm): ' "$TMP/err" || fail "auto does not say why"
 go "$guests/hello.elf" --quiet
 [ -s "$TMP/err" ] && fail "--quiet said $(cat "$TMP/err")"
 go "$guests/hello.elf" --console "$TMP/console"
