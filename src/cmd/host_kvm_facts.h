@@ -60,7 +60,8 @@ struct host_security {
 
 struct host_place {
 	bool isolated; /* in namespaces that are not the first process's */
-	bool user_namespace;
+	bool pid_namespace, user_namespace;
+	bool own_root; /* another file system at "/" than the first process has */
 	bool container;
 	char kind[32];			/* docker, podman ..., "" if unknown */
 	char how[160];			/* what that was seen by */

@@ -3,7 +3,8 @@
  * control group, in which service.
  *
  * A mark alone (/.dockerenv) does not make a container: images unpacked on disks
- * of whole machines carry them. Namespaces other than the first process's do.
+ * of whole machines carry them. Processes, users or a root other than those of the
+ * first process do.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -43,21 +44,57 @@ place_namespace(const char *root, const char *path)
 	return at ? strtoul(at + 1, NULL, 10) : 0;
 }
 
+/* The mount at "/" of a mountinfo: its number, unique on the host, and what is mounted there
+ * ("254:0 /"). Anybody may read the first process's; its namespaces are for root, and not
+ * always then. */
+struct place_root {
+	int id;
+	char what[128];
+};
+
+static bool
+place_read_root(struct place_root *r, const char *root, const char *path)
+{
+	char line[1024], device[32], from[80], to[8];
+	FILE *file = host_file_open(root, path);
+	bool found = false;
+
+	while (file && !found && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%d %*d %31s %79s %7s ", &r->id, device, from, to) == 4)
+			found = strcmp(to, "/") == 0;
+	}
+	if (file)
+		fclose(file);
+	if (found)
+		snprintf(r->what, sizeof(r->what), "%s %s", device, from);
+	return found;
+}
+
+static void
+place_compare_mounts(struct host_place *p, const char *root)
+{
+	struct place_root mine, first;
+
+	if (!place_read_root(&mine, root, "/proc/self/mountinfo") ||
+	    !place_read_root(&first, root, "/proc/1/mountinfo") || mine.id == first.id)
+		return;
+	host_text_add(p->how, sizeof(p->how), "a mount namespace of its own");
+	p->own_root = strcmp(mine.what, first.what) != 0;
+}
+
 static void
 place_read_namespaces(struct host_place *p, const char *root)
 {
 	unsigned long pid = place_namespace(root, "/proc/self/ns/pid");
 	unsigned long user = place_namespace(root, "/proc/self/ns/user");
-	unsigned long mine = place_namespace(root, "/proc/self/ns/mnt");
-	unsigned long first = place_namespace(root, "/proc/1/ns/mnt");
 
 	p->user_namespace = user && user != PLACE_FIRST_USER;
-	if (pid && pid != PLACE_FIRST_PID)
+	p->pid_namespace = pid && pid != PLACE_FIRST_PID;
+	if (p->pid_namespace)
 		host_text_add(p->how, sizeof(p->how), "a PID namespace of its own");
 	if (p->user_namespace)
 		host_text_add(p->how, sizeof(p->how), "a user namespace of its own");
-	if (mine && first && mine != first)
-		host_text_add(p->how, sizeof(p->how), "a mount namespace of its own");
+	place_compare_mounts(p, root);
 	p->isolated = p->how[0] != '\0';
 }
 
@@ -186,14 +223,16 @@ place_read_devices(struct host_place *p, const char *root)
 void
 host_place_inspect(struct host_place *p, const char *root)
 {
+	bool marked;
+
 	place_read_namespaces(p, root);
 	/* Device rules of version 2 are programs, which cannot be read. */
 	if (host_place_group(root, "devices", p->cgroup, sizeof(p->cgroup)))
 		place_read_devices(p, root);
 	place_read_unit(p);
-	p->container = (place_read_mark(p, root) || place_read_environment(p, root) ||
-			place_read_group_name(p, root)) &&
-		       p->isolated;
+	marked = place_read_mark(p, root) || place_read_environment(p, root) ||
+		 place_read_group_name(p, root);
+	p->container = marked && (p->pid_namespace || p->user_namespace || p->own_root);
 	host_text_clean(p->kind);
 	host_text_clean(p->how);
 	host_text_clean(p->cgroup);

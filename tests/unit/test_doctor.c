@@ -120,8 +120,10 @@ setup(void **state)
 	put(h, "/proc/self/cgroup", "0::/user.slice/user-1000.slice\n");
 	put_link(h, "/proc/self/ns/pid", "pid:[4026531836]");
 	put_link(h, "/proc/self/ns/user", "user:[4026531837]");
-	put_link(h, "/proc/self/ns/mnt", "mnt:[4026531841]");
-	put_link(h, "/proc/1/ns/mnt", "mnt:[4026531841]");
+	put(h, "/proc/self/mountinfo",
+	    "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw - ext4 a rw\n");
+	put(h, "/proc/1/mountinfo",
+	    "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw - ext4 a rw\n");
 	put_folder(h, "/sys/module/ext4");
 	put_folder(h, "/dev");
 	put(h, "/sys/kernel/security/lockdown", "[none] integrity confidentiality\n");
@@ -457,6 +459,14 @@ a_mark_is_no_container(void **state)
 	put(h, "/proc/misc", "232 kvm\n");
 	expect(h, "node-missing", "no /dev/kvm", "mknod");
 	assert_false(h->kvm.facts.place.container);
+	/* A service with mounts of its own is none either, with a root of its own it is. */
+	take(h, "/proc/self/mountinfo");
+	put(h, "/proc/self/mountinfo", "78 77 254:0 / / rw,relatime - ext4 x rw\n");
+	expect(h, "not-passed", "a mount namespace of its own", "");
+	assert_false(h->kvm.facts.place.container);
+	take(h, "/proc/self/mountinfo");
+	put(h, "/proc/self/mountinfo", "78 77 0:51 / / rw,relatime - overlay x rw\n");
+	expect(h, "not-passed", "this container (docker)", "docker run");
 }
 
 static void
@@ -465,7 +475,7 @@ namespaces_without_a_name(void **state)
 	struct host *h = *state;
 
 	put(h, "/proc/misc", "232 kvm\n");
-	put_link(h, "/proc/self/ns/mnt", "mnt:[4026532999]");
+	put(h, "/proc/self/mountinfo", "78 77 254:0 / / rw,relatime - ext4 x rw\n");
 	expect(h, "not-passed", "a mount namespace of its own", "pass /dev/kvm in");
 }
 
