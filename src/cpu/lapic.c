@@ -375,12 +375,39 @@ lapic_write_lvt_timer(struct lapic *apic, u32 value)
 
 /* State. */
 
+/* When the running count was started, or started anew by itself. */
+static u64
+lapic_last_start(const struct lapic *apic)
+{
+	u64 period = lapic_period_ns(apic), start = apic->s.timer_start_ns;
+	u64 due = apic->timer_deadline;
+
+	if (!(apic->s.regs[REG_LVT_TIMER] & TIMER_PERIODIC) || !start || !period || due < period)
+		return start;
+	/* A very short period is stretched: then it is due later than it should be. */
+	return due - period > start ? due - period : start;
+}
+
+/* A period that ran out while nobody had the state is due at once; further ones merge with it. */
+static u64
+lapic_resumed_deadline(const struct lapic *apic)
+{
+	u64 first = apic->s.timer_start_ns + lapic_period_ns(apic);
+
+	if ((apic->s.regs[REG_LVT_TIMER] & TIMER_MODE) == TIMER_PERIODIC &&
+	    apic->s.timer_start_ns && apic->s.regs[REG_TIMER_INITIAL] &&
+	    first < apic->host.now_ns(apic->host.opaque))
+		return first;
+	return 0;
+}
+
 void
 lapic_get(const struct lapic *apic, struct cpu_lapic *state)
 {
 	u32 posted, level;
 
 	*state = apic->s;
+	state->timer_start_ns = lapic_last_start(apic);
 	state->regs[REG_TIMER_CURRENT] = lapic_current_count(apic);
 	for (unsigned i = 0; i < ARRAY_LEN(apic->posted) && lapic_soft_enabled(apic); i++) {
 		posted = __atomic_load_n(&apic->posted[i], __ATOMIC_ACQUIRE);
@@ -399,7 +426,10 @@ lapic_set(struct lapic *apic, const struct cpu_lapic *state)
 	lapic_derive_mode(apic);
 	apic->timer_deadline = 0;
 	apic->host.set_timer(apic->host.opaque, 0);
-	lapic_rearm(apic);
+	if (lapic_resumed_deadline(apic))
+		lapic_arm(apic, lapic_resumed_deadline(apic));
+	else
+		lapic_rearm(apic);
 }
 
 /* Interrupts. */

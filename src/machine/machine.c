@@ -22,8 +22,8 @@
 
 #include "base/log.h"
 #include "boot/boot.h"
+#include "machine/hypervisor.h"
 #include "machine/pc.h"
-#include "machine/vcpus.h"
 
 enum machine_request { REQUEST_STOP = BIT(0), REQUEST_BUTTON = BIT(1), REQUEST_WAKE = BIT(2) };
 
@@ -34,9 +34,8 @@ struct machine {
 	pthread_mutex_t lock; /* [m] */
 	struct memory *memory;
 	struct loop *loop;
-	struct engine *engine;
+	struct hypervisor *hypervisor;
 	struct pc *pc;
-	struct vcpus *vcpus;
 	int event_fd;
 	struct loop_fd *event_watch;
 	u32 requests;		    /* [a] enum machine_request */
@@ -45,9 +44,18 @@ struct machine {
 	bool reset_orderly;	    /* [m] the guest had its interrupts shut down */
 	bool ended;		    /* [m] END holds the reason */
 	struct machine_end end;	    /* [m] */
+	bool rescue_wanted;	    /* [m] a vCPU failed, and another hypervisor can go on */
+	struct machine_end failure; /* [m] how the VM ends if none can */
+	char rescue_why[sizeof(((struct engine_exit *)NULL)->failed.why)]; /* [m] */
 	u64 started_ns;
-	unsigned resets;
+	unsigned resets, switches, rescues;
 };
+
+static struct vcpus *
+machine_vcpus(const struct machine *machine)
+{
+	return machine->hypervisor ? hypervisor_vcpus(machine->hypervisor) : NULL;
+}
 
 /* ---- asking the loop's thread ---- */
 
@@ -77,8 +85,8 @@ static void PRINTF_LIKE(4, 5) machine_end(struct machine *machine, enum machine_
 	va_start(args, fmt);
 	vsnprintf(machine->end.text, sizeof(machine->end.text), fmt, args);
 	va_end(args);
-	if (machine->vcpus)
-		vcpus_ask_park(machine->vcpus);
+	if (machine_vcpus(machine))
+		vcpus_ask_park(machine_vcpus(machine));
 	machine_request(machine, REQUEST_WAKE);
 }
 
@@ -105,8 +113,8 @@ machine_reset(void *opaque)
 		return;
 	machine->reset_wanted = true;
 	machine->reset_orderly = pc_quiet(machine->pc);
-	if (machine->vcpus)
-		vcpus_ask_park(machine->vcpus);
+	if (machine_vcpus(machine))
+		vcpus_ask_park(machine_vcpus(machine));
 	machine_request(machine, REQUEST_WAKE);
 }
 
@@ -115,7 +123,7 @@ machine_send_msi(void *opaque, u64 address, u32 data)
 {
 	struct machine *machine = opaque;
 
-	machine->config.engine->send_msi(machine->engine, address, data);
+	hypervisor_send_msi(machine->hypervisor, address, data);
 }
 
 static int
@@ -123,9 +131,7 @@ machine_bind_notify(void *opaque, u64 gpa, unsigned size, int eventfd)
 {
 	struct machine *machine = opaque;
 
-	if (!machine->config.engine->bind_notify)
-		return -ENOTSUP;
-	return machine->config.engine->bind_notify(machine->engine, gpa, size, eventfd);
+	return hypervisor_bind_notify(machine->hypervisor, gpa, size, eventfd);
 }
 
 static void
@@ -133,8 +139,7 @@ machine_unbind_notify(void *opaque, u64 gpa, unsigned size, int eventfd)
 {
 	struct machine *machine = opaque;
 
-	if (machine->config.engine->unbind_notify)
-		machine->config.engine->unbind_notify(machine->engine, gpa, size, eventfd);
+	hypervisor_unbind_notify(machine->hypervisor, gpa, size, eventfd);
 }
 
 /* ---- what vCPUs report ---- */
@@ -184,23 +189,52 @@ machine_describe_state(const struct cpu_state *s, char *text, size_t size)
 			 s->idt.limit, (unsigned long long)s->gdt.base, s->gdt.limit);
 }
 
+/* With the lock: another hypervisor may go on from here. */
+static bool
+machine_can_rescue(const struct machine *machine, const struct engine_exit *exit)
+{
+	const struct engine_ops *rescue = machine->config.rescue;
+
+	return exit->kind == EXIT_FAILED && exit->failed.sound && rescue &&
+	       rescue != hypervisor_ops(machine->hypervisor);
+}
+
+static void
+machine_ask_rescue(struct machine *machine, const char *why, const struct machine_end *failure)
+{
+	if (machine->rescue_wanted || machine->ended)
+		return; /* the first reason is said */
+	machine->rescue_wanted = true;
+	machine->failure = *failure;
+	snprintf(machine->rescue_why, sizeof(machine->rescue_why), "%s", why);
+	vcpus_ask_park(machine_vcpus(machine));
+	machine_request(machine, REQUEST_WAKE);
+}
+
 static void
 machine_vcpu_failed(void *opaque, unsigned index, const struct engine_exit *exit,
 		    const struct cpu_state *state)
 {
 	struct machine *machine = opaque;
+	struct machine_end end = {.kind = MACHINE_ENGINE_FAILED};
 	char registers[MACHINE_TEXT - 256] = "";
 
 	if (state)
 		machine_describe_state(state, registers, sizeof(registers));
+	if (exit->kind == EXIT_SHUTDOWN) {
+		end.kind = MACHINE_GUEST_FAILED;
+		snprintf(end.text, sizeof(end.text),
+			 "the guest failed: triple fault on processor %u%s", index, registers);
+	} else {
+		snprintf(end.text, sizeof(end.text),
+			 "the hypervisor failed on processor %u: %.*s%s", index,
+			 (int)sizeof(exit->failed.why), exit->failed.why, registers);
+	}
 	pthread_mutex_lock(&machine->lock);
-	if (exit->kind == EXIT_SHUTDOWN)
-		machine_end(machine, MACHINE_GUEST_FAILED, 0,
-			    "the guest failed: triple fault on processor %u%s", index, registers);
+	if (machine_can_rescue(machine, exit))
+		machine_ask_rescue(machine, exit->failed.why, &end);
 	else
-		machine_end(machine, MACHINE_ENGINE_FAILED, 0,
-			    "the hypervisor failed on processor %u: %.*s%s", index,
-			    (int)sizeof(exit->failed.why), exit->failed.why, registers);
+		machine_end(machine, end.kind, 0, "%s", end.text);
 	pthread_mutex_unlock(&machine->lock);
 }
 
@@ -250,7 +284,7 @@ static int
 machine_set_cpus(struct machine *machine, struct cpu_state *bsp)
 {
 	struct cpu_state state;
-	int err = vcpus_set_state(machine->vcpus, 0, bsp);
+	int err = vcpus_set_state(machine_vcpus(machine), 0, bsp);
 
 	for (unsigned i = 1; i < machine->config.vcpus && !err; i++) {
 		cpu_state_reset(&state, i);
@@ -258,7 +292,7 @@ machine_set_cpus(struct machine *machine, struct cpu_state *bsp)
 		memcpy(state.msr.mtrr_fixed, bsp->msr.mtrr_fixed, sizeof(state.msr.mtrr_fixed));
 		memcpy(state.msr.mtrr_base, bsp->msr.mtrr_base, sizeof(state.msr.mtrr_base));
 		memcpy(state.msr.mtrr_mask, bsp->msr.mtrr_mask, sizeof(state.msr.mtrr_mask));
-		err = vcpus_set_state(machine->vcpus, i, &state);
+		err = vcpus_set_state(machine_vcpus(machine), i, &state);
 	}
 	return err;
 }
@@ -300,7 +334,7 @@ machine_park(struct machine *machine)
 {
 	bool held = machine_unlock(machine);
 
-	vcpus_park(machine->vcpus);
+	vcpus_park(machine_vcpus(machine));
 	machine_relock(machine, held);
 }
 
@@ -330,7 +364,106 @@ machine_do_reset(struct machine *machine)
 		machine_end(machine, MACHINE_ENGINE_FAILED, 0,
 			    "the guest cannot be started again: %s", why);
 	else if (machine->status == MACHINE_RUNNING)
-		vcpus_resume(machine->vcpus);
+		vcpus_resume(machine_vcpus(machine));
+}
+
+/* ---- another hypervisor ---- */
+
+/* With the lock, vCPUs parked: lets them go on if they may. */
+static void
+machine_go_on(struct machine *machine)
+{
+	if (machine->status == MACHINE_RUNNING && !machine->ended && !machine->reset_wanted &&
+	    !machine->rescue_wanted)
+		vcpus_resume(machine_vcpus(machine));
+}
+
+/* The other one is there: parks, moves, goes on here or there. */
+static int
+machine_move(struct machine *machine, u64 *pause_ns)
+{
+	u64 start = loop_now();
+	int err;
+
+	vcpus_park(machine_vcpus(machine));
+	pthread_mutex_lock(&machine->lock);
+	err = machine->ended ? -ESHUTDOWN : hypervisor_take_over(machine->hypervisor);
+	if (!err)
+		machine->rescue_wanted = false; /* whatever failed was the old one */
+	machine_go_on(machine);
+	pthread_mutex_unlock(&machine->lock);
+	*pause_ns = loop_now() - start;
+	return err;
+}
+
+static const char *
+machine_move_error(int err)
+{
+	switch (err) {
+	case -ESHUTDOWN:
+		return "it has just ended";
+	case -EINVAL:
+		return "its processors are in a state that the other hypervisor does not take";
+	default:
+		return strerror(-err);
+	}
+}
+
+int
+machine_switch(struct machine *machine, const struct engine_ops *engine, int device,
+	       struct machine_switch_times *times, char *why, size_t why_size)
+{
+	bool held;
+	u64 start = loop_now();
+	int err;
+
+	if (machine->status != MACHINE_RUNNING && machine->status != MACHINE_PAUSED) {
+		snprintf(why, why_size, "the VM does not run; start it");
+		return -ESHUTDOWN;
+	}
+	held = machine_unlock(machine);
+	err = hypervisor_prepare(machine->hypervisor, engine, device);
+	times->prepare = loop_now() - start;
+	if (err) {
+		snprintf(why, why_size,
+			 "the hypervisor %s does not start: %s; the VM goes on as it was",
+			 engine->name, strerror(-err));
+	} else {
+		err = machine_move(machine, &times->pause);
+		hypervisor_dismiss(machine->hypervisor);
+		if (err)
+			snprintf(why, why_size,
+				 "the VM cannot move to the hypervisor %s: %s; it goes on as it was",
+				 engine->name, machine_move_error(err));
+	}
+	machine_relock(machine, held);
+	if (!err)
+		machine->switches++;
+	return err;
+}
+
+/* A vCPU failed: the VM goes on elsewhere, or ends as it would have. */
+static void
+machine_do_rescue(struct machine *machine)
+{
+	const char *from = hypervisor_ops(machine->hypervisor)->name;
+	const struct engine_ops *rescue = machine->config.rescue;
+	struct machine_switch_times times;
+	char why[256];
+
+	if (machine->ended)
+		return;
+	if (machine_switch(machine, rescue, -1, &times, why, sizeof(why))) {
+		machine_end(machine, machine->failure.kind, 0, "%s", machine->failure.text);
+		return;
+	}
+	machine->switches--;
+	machine->rescues++;
+	log_warning("the hypervisor %s failed (%s): the VM goes on with %s", from,
+		    machine->rescue_why, rescue->name);
+	if (machine->config.rescued)
+		machine->config.rescued(machine->config.opaque, from, rescue->name,
+					machine->rescue_why);
 }
 
 static void
@@ -348,6 +481,8 @@ machine_on_event(void *opaque, int events)
 		machine_end(machine, MACHINE_STOPPED, 0, "the VM was stopped");
 	if ((requests & REQUEST_BUTTON) && !machine->ended)
 		pc_power_button(machine->pc);
+	if (machine->rescue_wanted)
+		machine_do_rescue(machine);
 	if (machine->reset_wanted)
 		machine_do_reset(machine);
 	if (machine->ended)
@@ -414,28 +549,24 @@ machine_init_lock(struct machine *machine)
 }
 
 static int
-machine_create_engine(struct machine *machine)
+machine_create_hypervisor(struct machine *machine)
 {
-	const struct engine_ops *ops = machine->config.engine;
-	struct engine_config config = {
+	struct hypervisor_config config = {
+		.ops = machine->config.engine,
+		.device = -1,
 		.memory = machine->memory,
 		.model = &machine->model,
 		.vcpus = machine->config.vcpus,
 		.code_cache = machine->config.code_cache,
-		.device = -1,
+		.lock = &machine->lock,
 		.opaque = machine,
 		.extint_vector = machine_extint_vector,
+		.eoi = machine_eoi,
+		.failed = machine_vcpu_failed,
+		.halted = machine_vcpus_halted,
 	};
-	u64 low = memory_low_size(machine->memory);
-	u64 high = memory_high_size(machine->memory);
-	int err;
 
-	err = ops->create(&machine->engine, &config);
-	if (!err)
-		err = ops->map(machine->engine, 0, low, 0, true);
-	if (!err && high)
-		err = ops->map(machine->engine, MEMORY_HIGH, high, low, true);
-	return err;
+	return hypervisor_create(&machine->hypervisor, &config);
 }
 
 static int
@@ -469,30 +600,11 @@ machine_create_pc(struct machine *machine, char *why, size_t why_size)
 	struct pc_config config = {
 		.machine = &machine->config,
 		.host = &host,
-		.ops = machine->config.engine,
-		.engine = machine->engine,
+		.hypervisor = machine->hypervisor,
 		.phys_bits = machine->model.phys_bits,
 	};
 
 	return pc_create(&machine->pc, &config, why, why_size);
-}
-
-static int
-machine_create_vcpus(struct machine *machine)
-{
-	struct vcpus_config config = {
-		.ops = machine->config.engine,
-		.engine = machine->engine,
-		.memory = machine->memory,
-		.lock = &machine->lock,
-		.count = machine->config.vcpus,
-		.opaque = machine,
-		.eoi = machine_eoi,
-		.failed = machine_vcpu_failed,
-		.halted = machine_vcpus_halted,
-	};
-
-	return vcpus_create(&machine->vcpus, &config);
 }
 
 static int
@@ -505,13 +617,10 @@ machine_build(struct machine *machine, char *why, size_t why_size)
 	if (!err)
 		err = machine_fail(machine_create_loop(machine), "no event loop", why, why_size);
 	if (!err)
-		err = machine_fail(machine_create_engine(machine), "the hypervisor does not start",
-				   why, why_size);
+		err = machine_fail(machine_create_hypervisor(machine),
+				   "the hypervisor does not start", why, why_size);
 	if (!err)
 		err = machine_create_pc(machine, why, why_size);
-	if (!err)
-		err = machine_fail(machine_create_vcpus(machine), "no virtual processors", why,
-				   why_size);
 	if (!err)
 		err = machine_boot(machine, why, why_size);
 	return err;
@@ -567,12 +676,10 @@ machine_destroy(struct machine *machine)
 	if (!machine)
 		return;
 	/* Devices may still signal processors while they go. */
-	if (machine->vcpus)
-		vcpus_park(machine->vcpus);
+	if (machine_vcpus(machine))
+		vcpus_park(machine_vcpus(machine));
 	pc_destroy(machine->pc);
-	vcpus_destroy(machine->vcpus);
-	if (machine->engine)
-		machine->config.engine->destroy(machine->engine);
+	hypervisor_destroy(machine->hypervisor);
 	if (machine->event_watch)
 		loop_remove_fd(machine->event_watch);
 	loop_destroy(machine->loop);
@@ -597,7 +704,7 @@ machine_start(struct machine *machine)
 		return -EALREADY;
 	machine->status = MACHINE_RUNNING;
 	machine->started_ns = loop_now();
-	vcpus_resume(machine->vcpus);
+	vcpus_resume(machine_vcpus(machine));
 	return 0;
 }
 
@@ -605,7 +712,7 @@ void
 machine_run(struct machine *machine, struct machine_end *end)
 {
 	loop_run(machine->loop); /* an end that came before it began has left its event */
-	vcpus_park(machine->vcpus);
+	vcpus_park(machine_vcpus(machine));
 	pthread_mutex_lock(&machine->lock);
 	pc_flush(machine->pc);
 	machine->status = MACHINE_ENDED;
@@ -630,8 +737,7 @@ machine_resume(struct machine *machine)
 	if (machine->status != MACHINE_PAUSED)
 		return;
 	machine->status = MACHINE_RUNNING;
-	if (!machine->ended && !machine->reset_wanted)
-		vcpus_resume(machine->vcpus);
+	machine_go_on(machine);
 }
 
 void
@@ -655,7 +761,7 @@ machine_status(const struct machine *machine)
 const char *
 machine_engine_name(const struct machine *machine)
 {
-	return machine->config.engine->name;
+	return hypervisor_ops(machine->hypervisor)->name;
 }
 
 u64
@@ -668,6 +774,18 @@ unsigned
 machine_resets(const struct machine *machine)
 {
 	return machine->resets;
+}
+
+unsigned
+machine_switches(const struct machine *machine)
+{
+	return machine->switches;
+}
+
+unsigned
+machine_rescues(const struct machine *machine)
+{
+	return machine->rescues;
 }
 
 struct loop *
@@ -687,5 +805,5 @@ machine_vcpu_state(struct machine *machine, unsigned index, struct cpu_state *st
 {
 	if (machine->status != MACHINE_PAUSED)
 		return -EBUSY;
-	return vcpus_get_state(machine->vcpus, index, state);
+	return vcpus_get_state(machine_vcpus(machine), index, state);
 }

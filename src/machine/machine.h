@@ -7,7 +7,7 @@
  *	machine_run	-> the caller's thread is the loop's, until the VM has ended
  *	machine_destroy
  *
- * Threads: create, start, run, pause, resume and destroy are called on one
+ * Threads: create, start, run, pause, resume, switch and destroy are called on one
  * thread, the loop's (also from the loop's callbacks, which hold the machine's
  * lock). machine_stop and machine_power_button may be called from any thread.
  */
@@ -112,6 +112,14 @@ struct machine_config {
 	bool debug_exit; /* isa-debug-exit at port 0xf4 */
 	bool testdev;	 /* pc-testdev */
 	enum machine_reset_policy on_reset;
+
+	/* Where the VM goes on if its hypervisor fails in a way that another one can go on from;
+	 * NULL: it ends. Needs no device. */
+	const struct engine_ops *rescue;
+	/* It did, at that very instruction; WHY is what the failed one said. The loop's thread, with
+	 * the machine's lock. May be NULL. */
+	void *opaque;
+	void (*rescued)(void *opaque, const char *from, const char *to, const char *why);
 };
 
 /* 0 or -errno, then WHY holds one line for people: cause and, where there is one, the fix. */
@@ -128,6 +136,18 @@ void machine_run(struct machine *machine, struct machine_end *end);
  * do not nest; harmless when already so. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
+/* What a switch to another hypervisor cost, in ns of CLOCK_MONOTONIC. */
+struct machine_switch_times {
+	u64 prepare; /* the guest still ran */
+	u64 pause;   /* it stood still */
+};
+
+/* The VM goes on, running or paused as it was, on a new instance of ENGINE (which may be one of
+ * the same kind), by the host's node DEVICE (the caller's, to live as long; -1: none). 0, or
+ * -errno and one line (cause; fix) in WHY: then it goes on where it was. */
+int machine_switch(struct machine *machine, const struct engine_ops *engine, int device,
+		   struct machine_switch_times *times, char *why, size_t why_size);
+
 /* Ends the VM as MACHINE_STOPPED. Safe in any thread, not in a signal handler. */
 void machine_stop(struct machine *machine);
 /* The guest sees its ACPI power button pressed. */
@@ -139,6 +159,8 @@ enum machine_status machine_status(const struct machine *machine);
 const char *machine_engine_name(const struct machine *machine);
 u64 machine_uptime_ns(const struct machine *machine); /* since machine_start */
 unsigned machine_resets(const struct machine *machine);
+unsigned machine_switches(const struct machine *machine); /* asked for, and done */
+unsigned machine_rescues(const struct machine *machine);
 /* For the control socket and other descriptors of the VM process. Its callbacks hold the lock. */
 struct loop *machine_loop(struct machine *machine);
 struct memory *machine_memory(struct machine *machine);

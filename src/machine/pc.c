@@ -57,8 +57,7 @@ enum pc_source { SOURCE_DEVICE, SOURCE_HPET, SOURCE_PIRQ, SOURCE_TEST };
 
 struct pc {
 	struct device_host host;
-	const struct engine_ops *ops;
-	struct engine *engine;
+	struct hypervisor *hypervisor;
 	unsigned vcpus;
 	u8 phys_bits;
 
@@ -199,7 +198,7 @@ pc_intr(void *opaque, unsigned pin, bool level)
 	if (level == pc->extint)
 		return;
 	pc->extint = level;
-	pc->ops->set_extint(pc->engine, level);
+	hypervisor_set_extint(pc->hypervisor, level);
 }
 
 int
@@ -248,8 +247,7 @@ pc_ioapic_changed(void *opaque)
 			       &routes[pin].level);
 	if (memcmp(routes, pc->routes, sizeof(routes))) {
 		memcpy(pc->routes, routes, sizeof(routes));
-		if (pc->ops->set_ioapic_routes)
-			pc->ops->set_ioapic_routes(pc->engine, routes, IOAPIC_PINS);
+		hypervisor_set_routes(pc->hypervisor, routes, IOAPIC_PINS);
 	}
 	pc_listeners_changed(pc);
 }
@@ -510,8 +508,7 @@ pc_create(struct pc **out, const struct pc_config *config, char *why, size_t why
 	if (!pc)
 		return -ENOMEM;
 	pc->host = *config->host;
-	pc->ops = config->ops;
-	pc->engine = config->engine;
+	pc->hypervisor = config->hypervisor;
 	pc->vcpus = machine->vcpus;
 	pc->phys_bits = config->phys_bits;
 	pc_lay_out(pc);

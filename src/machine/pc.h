@@ -6,7 +6,7 @@
 #define MACHINE_PC_H
 
 #include "bus/device.h"
-#include "engine/engine.h"
+#include "machine/hypervisor.h"
 #include "machine/machine.h"
 
 struct pc;
@@ -14,8 +14,7 @@ struct pc;
 struct pc_config {
 	struct machine_config *machine; /* fds of disks and nets become -1 as they are taken over */
 	const struct device_host *host;
-	const struct engine_ops *ops;
-	struct engine *engine;
+	struct hypervisor *hypervisor;
 	u8 phys_bits;
 };
 

@@ -2,9 +2,9 @@
  * vCPU threads.
  *
  * A kick is taken to be sticky: one that comes before run makes that run return
- * KICKED at its first instruction boundary. So a vCPU whose last exit was I/O is
- * kicked and run once more before it parks: the engine takes the answer and
- * completes the instruction.
+ * KICKED at its first instruction boundary. So a vCPU whose last exit was anything
+ * else is kicked and run once more before it parks: the engine takes an answer
+ * and completes the instruction, and tells what it still had to tell.
  */
 #define _GNU_SOURCE
 #include "machine/vcpus.h"
@@ -260,7 +260,7 @@ vcpus_run(struct vcpus_thread *t)
 			return;
 		if (!vcpus_park_wanted(t->vcpus))
 			continue;
-		if (t->exit.kind != EXIT_PORT && t->exit.kind != EXIT_MMIO)
+		if (t->exit.kind == EXIT_KICKED || t->exit.kind == EXIT_HALT)
 			return;
 		ops->kick(t->vcpu);
 	}

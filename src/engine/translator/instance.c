@@ -173,6 +173,7 @@ instance_move_tsc(struct vcpu *v, u64 delta)
 {
 	v->tsc_offset = (i64)((u64)v->tsc_offset + delta);
 	v->msr.tsc_adjust += delta;
+	v->clock_tsc += delta;
 	pvclock_publish(v);
 	return 0;
 }

@@ -50,10 +50,10 @@ u64
 pvclock_ns(const struct vcpu *v, u64 guest_tsc)
 {
 	struct pvclock_rate rate = pvclock_rate(v->model->tsc_hz);
-	unsigned __int128 ticks = guest_tsc - v->msr.tsc_adjust;
+	unsigned __int128 ticks = guest_tsc - v->clock_tsc;
 
 	ticks = rate.shift < 0 ? ticks >> -rate.shift : ticks << rate.shift;
-	return (u64)((ticks * rate.mul) >> 32);
+	return v->clock_ns + (u64)((ticks * rate.mul) >> 32);
 }
 
 static void
@@ -80,7 +80,8 @@ pvclock_publish(struct vcpu *v)
 
 	if (!(v->msr.kvm_system_time & 1))
 		return;
-	put_le64(raw + 8, v->msr.tsc_adjust); /* the TSC at which system_time, 0, was right */
+	put_le64(raw + 8, v->clock_tsc); /* at which system_time was right */
+	put_le64(raw + 16, v->clock_ns);
 	put_le32(raw + 24, rate.mul);
 	raw[28] = (u8)rate.shift;
 	raw[29] = PVCLOCK_STABLE;

@@ -1,7 +1,8 @@
 /*
  * The kvm clock: a page in guest memory that says how the guest's TSC maps to
  * nanoseconds, and one that says when its zero was. One fixed rate for all
- * vCPUs, counted from where the TSC would be had the guest never written it.
+ * vCPUs, counted from where the TSC would be had the guest never written it, or
+ * from what the clock showed elsewhere, at the moment of the state that came from there.
  */
 #ifndef TRANSLATOR_PVCLOCK_H
 #define TRANSLATOR_PVCLOCK_H

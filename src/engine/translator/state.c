@@ -75,6 +75,8 @@ vcpu_get_state(struct vcpu *v, struct cpu_state *state, u64 host_tsc)
 	state->dr7 = v->dr7;
 	state->xcr0 = v->xcr0;
 	state->tsc = host_tsc + (u64)v->tsc_offset;
+	state->kvmclock = pvclock_ns(v, state->tsc);
+	state->host_tsc = host_tsc;
 	state->msr = v->msr;
 	state_get_events(v, &state->events);
 	state->run_state = v->run_state;
@@ -192,6 +194,8 @@ vcpu_set_state(struct vcpu *v, const struct cpu_state *state, u64 host_tsc)
 	state_set_control(v, state);
 	state_set_segments(v, state);
 	v->tsc_offset = (i64)(state->tsc - host_tsc);
+	v->clock_tsc = state->kvmclock ? state->tsc : state->msr.tsc_adjust;
+	v->clock_ns = state->kvmclock;
 	state_set_events(v, &state->events);
 	v->run_state = state->run_state;
 	state_forget(v);

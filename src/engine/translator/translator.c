@@ -371,6 +371,8 @@ translator_vcpu_destroy(struct engine_vcpu *vcpu)
 	struct translation *t = vcpu_translation(v);
 	struct engine *e = v->engine;
 
+	/* A VM that loses a vCPU is at its end here: what devices still write is no news to it. */
+	memory_remove_listener(e->memory, translator_written, e);
 	e->vcpu[v->index] = NULL;
 	if (e->options & OPTION_STATS)
 		log_warning("vcpu %u: %zu blocks, %llu instructions, %zu KiB code, %llu flushes; "
@@ -517,9 +519,14 @@ translator_get_state(struct engine_vcpu *vcpu, struct cpu_state *state)
 {
 	struct vcpu *v = translator_vcpu(vcpu);
 
-	/* What other processors sent since it came back is part of its state. */
+	u64 now = loop_now();
+
+	/* What other processors sent since it came back is part of its state, and so is a timer that
+	 * ran out. */
 	if (lapic_take_nmi(&v->lapic))
 		v->nmi_pending = true;
+	if (v->lapic.timer_deadline && now >= v->lapic.timer_deadline)
+		lapic_timer_expire(&v->lapic, now);
 	if (v->replay.count == 0 && !vcpu_translation(v)->answer_due)
 		pages_starts(v);
 	vcpu_get_state(v, state, translator_state_tsc(v->engine));
@@ -530,8 +537,9 @@ static int
 translator_set_state(struct engine_vcpu *vcpu, const struct cpu_state *state)
 {
 	struct vcpu *v = translator_vcpu(vcpu);
+	u64 now = state->host_tsc ? state->host_tsc : translator_state_tsc(v->engine);
 
-	return vcpu_set_state(v, state, translator_state_tsc(v->engine));
+	return vcpu_set_state(v, state, now);
 }
 
 static int

@@ -74,6 +74,7 @@ struct vcpu {
 	bool delivered;		    /* set by each delivery, INT n too; whoever asks clears it */
 	struct pending_event event; /* raised by the instruction under way */
 	i64 tsc_offset;		    /* guest TSC = host TSC + offset */
+	u64 clock_tsc, clock_ns;    /* the kvm clock shows clock_ns at this guest TSC */
 	enum cpu_run_state run_state;
 	struct lapic lapic;
 	struct replay replay;
