@@ -409,6 +409,29 @@ machine_move_error(int err)
 	}
 }
 
+/* Without the lock, while the guest runs. */
+static int
+machine_prepare(struct machine *machine, const struct engine_ops *engine, int device, char *why,
+		size_t why_size)
+{
+	struct engine_probe probe = {.usable = false};
+	int err;
+
+	engine->probe(device, &probe);
+	if (!probe.usable) {
+		snprintf(why, why_size, "the hypervisor %s cannot run here: %s (%.100s); %.140s",
+			 engine->name, probe.cause ? probe.cause : "unknown cause", probe.evidence,
+			 probe.fix);
+		return -ENOTSUP;
+	}
+	err = hypervisor_prepare(machine->hypervisor, engine, device);
+	if (err)
+		snprintf(why, why_size,
+			 "the hypervisor %s does not start: %s; the VM goes on as it was",
+			 engine->name, strerror(-err));
+	return err;
+}
+
 int
 machine_switch(struct machine *machine, const struct engine_ops *engine, int device,
 	       struct machine_switch_times *times, char *why, size_t why_size)
@@ -422,19 +445,16 @@ machine_switch(struct machine *machine, const struct engine_ops *engine, int dev
 		return -ESHUTDOWN;
 	}
 	held = machine_unlock(machine);
-	err = hypervisor_prepare(machine->hypervisor, engine, device);
+	err = machine_prepare(machine, engine, device, why, why_size);
 	times->prepare = loop_now() - start;
-	if (err) {
-		snprintf(why, why_size,
-			 "the hypervisor %s does not start: %s; the VM goes on as it was",
-			 engine->name, strerror(-err));
-	} else {
+	if (!err) {
 		err = machine_move(machine, &times->pause);
 		hypervisor_dismiss(machine->hypervisor);
 		if (err)
-			snprintf(why, why_size,
-				 "the VM cannot move to the hypervisor %s: %s; it goes on as it was",
-				 engine->name, machine_move_error(err));
+			snprintf(
+				why, why_size,
+				"the VM cannot move to the hypervisor %s: %s; it goes on as it was",
+				engine->name, machine_move_error(err));
 	}
 	machine_relock(machine, held);
 	if (!err)

@@ -116,8 +116,8 @@ struct machine_config {
 	/* Where the VM goes on if its hypervisor fails in a way that another one can go on from;
 	 * NULL: it ends. Needs no device. */
 	const struct engine_ops *rescue;
-	/* It did, at that very instruction; WHY is what the failed one said. The loop's thread, with
-	 * the machine's lock. May be NULL. */
+	/* It did, at that very instruction; WHY is what the failed one said. The loop's thread,
+	 * with the machine's lock. May be NULL. */
 	void *opaque;
 	void (*rescued)(void *opaque, const char *from, const char *to, const char *why);
 };

@@ -10,7 +10,7 @@
 
 static const struct engine_ops *const build_engines[] = {&engine_translator};
 
-static const struct engine_ops *
+const struct engine_ops *
 build_engine(const char *name)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(build_engines); i++) {
@@ -78,6 +78,16 @@ build_boot(const struct vm *vm, struct machine_config *m)
 	m->cmdline = vm->config.append;
 }
 
+/* Our own hypervisor needs nothing, so it is where a VM goes on if another one fails. */
+static void
+build_rescued(void *opaque, const char *from, const char *to, const char *why)
+{
+	char text[VM_WHY];
+
+	snprintf(text, sizeof(text), "rescued: %s failed (%.200s)", from, why);
+	command_switched(opaque, from, to, true, text);
+}
+
 int
 build_machine(struct vm *vm, char *why, size_t why_size)
 {
@@ -87,7 +97,10 @@ build_machine(struct vm *vm, char *why, size_t why_size)
 				   .code_cache = c->code_cache,
 				   .rng = true,
 				   .debug_exit = c->debug_exit,
-				   .testdev = c->testdev};
+				   .testdev = c->testdev,
+				   .rescue = &engine_translator,
+				   .opaque = vm,
+				   .rescued = build_rescued};
 	char serials[VM_DISKS_MAX][21];
 	int rc = build_model(vm, why, why_size);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vm/protocol.h"
 #include "vm/vm.h"
 
 struct command_call {
@@ -38,6 +39,11 @@ command_give(struct vm *vm, struct command_call *call)
 		if (fd >= 0)
 			close(fd);
 		return -EINVAL;
+	}
+	if (vm->phase == VM_BUILT && strcmp(what, "kvm") != 0) {
+		snprintf(call->why, call->why_size, "a running VM takes no \"%.32s\"", what);
+		close(fd);
+		return -EBUSY;
 	}
 	return vm_resources_give(&vm->resources, &vm->config, what, fd, call->why, call->why_size);
 }
@@ -90,8 +96,8 @@ command_info(struct vm *vm, struct command_call *call)
 				    json_integer((json_int_t)machine_uptime_ns(vm->machine)));
 		json_object_set_new(info, "why", json_string(vm->hypervisor_why));
 		json_object_set_new(info, "resets", json_integer(machine_resets(vm->machine)));
-		json_object_set_new(info, "switches", json_integer(0));
-		json_object_set_new(info, "rescues", json_integer(0));
+		json_object_set_new(info, "switches", json_integer(machine_switches(vm->machine)));
+		json_object_set_new(info, "rescues", json_integer(machine_rescues(vm->machine)));
 	}
 	json_object_update(call->reply, info);
 	json_decref(info);
@@ -127,6 +133,46 @@ command_resume(struct vm *vm, struct command_call *call)
 {
 	(void)call;
 	machine_resume(vm->machine);
+	return 0;
+}
+
+void
+command_switched(struct vm *vm, const char *from, const char *to, bool rescued, const char *text)
+{
+	snprintf(vm->config.hypervisor, sizeof(vm->config.hypervisor), "%s", to);
+	snprintf(vm->hypervisor_why, sizeof(vm->hypervisor_why), "%s", text);
+	control_event(vm, PROTOCOL_EVENT_SWITCHED,
+		      json_pack("{s:s, s:s, s:b, s:s}", "from", from, "to", to, "rescued", rescued,
+				"text", text));
+}
+
+/* "fresh": another instance even of the one that it runs on. For tests of the way itself. */
+static int
+command_switch(struct vm *vm, struct command_call *call)
+{
+	const char *to = json_string_value(json_object_get(call->request, "to"));
+	const char *from = machine_engine_name(vm->machine);
+	const struct engine_ops *engine = to ? build_engine(to) : NULL;
+	struct machine_switch_times times;
+	int rc;
+
+	if (!engine) {
+		snprintf(call->why, call->why_size,
+			 "there is no hypervisor \"%.32s\"; switch to kvm or biga", to ? to : "");
+		return -ENOENT;
+	}
+	if (strcmp(from, to) == 0 && !json_is_true(json_object_get(call->request, "fresh"))) {
+		snprintf(call->why, call->why_size, "the VM runs on %s already", to);
+		return -EALREADY;
+	}
+	rc = machine_switch(vm->machine, engine, -1, &times, call->why, call->why_size);
+	if (rc < 0)
+		return rc;
+	command_switched(vm, from, to, false, "switched by request");
+	json_object_set_new(call->reply, "from", json_string(from));
+	json_object_set_new(call->reply, "to", json_string(to));
+	json_object_set_new(call->reply, "prepare-ns", json_integer((json_int_t)times.prepare));
+	json_object_set_new(call->reply, "pause-ns", json_integer((json_int_t)times.pause));
 	return 0;
 }
 
@@ -181,13 +227,14 @@ static const struct command {
 	int (*run)(struct vm *vm, struct command_call *call);
 } commands[] = {
 	{"configure", IN_NEW, command_configure},
-	{"give", IN_CONFIGURED, command_give},
+	{"give", IN_CONFIGURED | IN_BUILT, command_give},
 	{"start", IN_CONFIGURED, command_start},
 	{"info", IN_CONFIGURED | IN_BUILT, command_info},
 	{"quit", IN_NEW | IN_CONFIGURED | IN_BUILT, command_quit},
 	{"power-button", IN_BUILT, command_power_button},
 	{"pause", IN_BUILT, command_pause},
 	{"resume", IN_BUILT, command_resume},
+	{"switch", IN_BUILT, command_switch},
 	{"registers", IN_BUILT, command_registers},
 };
 

@@ -60,6 +60,12 @@ int command_run(struct vm_client *client, const char *name, const json_t *reques
 
 /* build.c: configuration and descriptors become vm->machine. 0, or -errno and WHY. */
 int build_machine(struct vm *vm, char *why, size_t why_size);
+/* NULL if there is none of that name. */
+const struct engine_ops *build_engine(const char *name);
+
+/* commands.c: the VM runs on TO now, TEXT is one line that says why. Tells everybody. */
+void command_switched(struct vm *vm, const char *from, const char *to, bool rescued,
+		      const char *text);
 
 /* Ends the VM, and after some seconds the process if that does not work. */
 void process_stop(struct vm *vm);

@@ -209,6 +209,41 @@ machine_resets(const struct machine *m)
 	return 0;
 }
 
+unsigned
+machine_switches(const struct machine *m)
+{
+	(void)m;
+	return 0;
+}
+
+unsigned
+machine_rescues(const struct machine *m)
+{
+	(void)m;
+	return 0;
+}
+
+const char *
+machine_engine_name(const struct machine *m)
+{
+	return m->config.engine->name;
+}
+
+/* "no-switch" refuses. */
+int
+machine_switch(struct machine *m, const struct engine_ops *engine, int device,
+	       struct machine_switch_times *times, char *why, size_t why_size)
+{
+	(void)device;
+	if (strstr(m->script, "no-switch")) {
+		snprintf(why, why_size, "the other one does not start; it goes on as it was");
+		return -EIO;
+	}
+	m->config.engine = engine;
+	*times = (struct machine_switch_times){1000, 2000};
+	return 0;
+}
+
 struct loop *
 machine_loop(struct machine *m)
 {

@@ -449,7 +449,39 @@ state_round_trip(void **state)
 	assert_true(v->event.pending);
 	assert_int_equal(v->event.code, 0x77);
 	vcpu_get_state(v, &second, 2000000);
+	assert_int_equal(second.host_tsc, 2000000);
+	second.host_tsc = first.host_tsc;
 	assert_memory_equal(&first, &second, sizeof(first));
+}
+
+/* It goes on from what it showed elsewhere, at any TSC, and is published so. */
+static void
+kvm_clock_crosses(void **state)
+{
+	static struct cpu_state s;
+	struct vcpu *v = whole_vcpu(true, 0);
+	u64 hz = v->model->tsc_hz, before;
+
+	vcpu_get_state(v, &s, 0);
+	s.tsc = 5 * hz;
+	s.kvmclock = 77000000123;
+	s.msr.kvm_system_time = 0x5001;
+	assert_int_equal(vcpu_set_state(v, &s, 1000), 0);
+	assert_int_equal(pvclock_ns(v, 5 * hz), 77000000123);
+	assert_int_equal(pvclock_ns(v, 7 * hz) / 1000, 79000000);
+	assert_int_equal(get_le64(fake_memory + 0x5008), 5 * hz);
+	assert_int_equal(get_le64(fake_memory + 0x5010), 77000000123);
+	vcpu_get_state(v, &s, 1000);
+	assert_int_equal(s.tsc, 5 * hz);
+	assert_int_equal(s.kvmclock, 77000000123);
+	/* The guest moves its TSC, and the clock does not follow. */
+	before = pvclock_ns(v, pvclock_guest_tsc(v));
+	assert_int_equal(write_msr(v, 0x10, 3), 0);
+	assert_in_range(pvclock_ns(v, pvclock_guest_tsc(v)), before, before + 1000000000);
+	vcpu_get_state(v, &s, 1000);
+	s.kvmclock = 0; /* not known: as from power-on */
+	assert_int_equal(vcpu_set_state(v, &s, 1000), 0);
+	assert_int_equal(pvclock_ns(v, s.msr.tsc_adjust + 5 * hz) / 1000, 5000000);
 }
 
 static void
@@ -547,6 +579,7 @@ main(void)
 		cmocka_unit_test(syscall_faults_by_vendor),
 		cmocka_unit_test(leaf_flags_agree),
 		cmocka_unit_test(state_round_trip),
+		cmocka_unit_test(kvm_clock_crosses),
 		cmocka_unit_test(state_refuses),
 		cmocka_unit_test(init_and_sipi),
 		cmocka_unit_test(table_finds_helpers),

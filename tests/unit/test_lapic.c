@@ -391,6 +391,40 @@ state_round_trip(void **state)
 	assert_int_equal(lapic_pending(&b.apic), 0x40);
 }
 
+/* Each period is told once, before or after the state has moved. */
+static void
+periodic_timer_moves(void **state)
+{
+	struct cpu_lapic saved;
+	struct world a, b;
+
+	start(&a, 0);
+	lapic_mmio_write(&a.apic, DIVIDE, 0xb);
+	lapic_mmio_write(&a.apic, LVT_TIMER, 0x20040);
+	lapic_mmio_write(&a.apic, INITIAL, 100000); /* from 1000000 on */
+	a.now = 1210000;
+	lapic_timer_expire(&a.apic, a.now); /* at 1100000 and 1200000, as one */
+	a.now = 1250000;
+	lapic_get(&a.apic, &saved);
+	start(&b, 0);
+	b.now = 1290000;
+	lapic_set(&b.apic, &saved);
+	assert_int_equal(b.deadline, 1300000);
+	start(&b, 0);
+	b.now = 1340000;
+	lapic_set(&b.apic, &saved); /* the one at 1300000 nobody has been told of */
+	assert_int_equal(b.deadline, 1300000);
+	lapic_timer_expire(&b.apic, b.now);
+	assert_int_equal(lapic_pending(&b.apic), 0x40);
+	assert_int_equal(b.deadline, 1400000);
+	b.now = 1395000;
+	lapic_get(&b.apic, &saved);
+	start(&a, 0);
+	a.now = 1396000;
+	lapic_set(&a.apic, &saved);
+	assert_int_equal(a.deadline, 1400000);
+}
+
 static void *
 post_many(void *opaque)
 {
@@ -445,6 +479,7 @@ main(void)
 		cmocka_unit_test(destinations),
 		cmocka_unit_test(x2apic_mode),
 		cmocka_unit_test(state_round_trip),
+		cmocka_unit_test(periodic_timer_moves),
 		cmocka_unit_test(posting_from_threads_loses_none),
 	};
 

@@ -464,6 +464,27 @@ test_many_connections(void **state)
 	client_destroy(more);
 }
 
+/* Who asks for a switch has its answer, all others the event. */
+static void
+test_switch(void **state)
+{
+	struct client *one;
+	struct peer p;
+	char why[256];
+
+	peer_listening(&p);
+	assert_int_equal(client_create(&one, connect_other(), why, sizeof(why)), 0);
+	call(one, "{\"do\":\"switch\"}", -EREMOTEIO, NULL, "no hypervisor");
+	call(one, "{\"do\":\"switch\",\"to\":\"xen\"}", -EREMOTEIO, NULL, "no hypervisor \"xen\"");
+	call(one, "{\"do\":\"switch\",\"to\":\"biga\"}", -EREMOTEIO, NULL, "already");
+	call(one, "{\"do\":\"switch\",\"to\":\"biga\",\"fresh\":true}", 0, "from", "biga");
+	peer_expect(&p, "event", "switched");
+	call(one, "{\"do\":\"info\"}", 0, "why", "switched by request");
+	call(one, "{\"do\":\"give\",\"what\":\"disk0\"}", -EREMOTEIO, NULL, "one descriptor");
+	client_destroy(one);
+	assert_int_equal(peer_status(&p), 0);
+}
+
 static void
 test_channel_fds(void **state)
 {
@@ -531,6 +552,7 @@ main(void)
 		cmocka_unit_test(test_give_is_checked),
 		cmocka_unit_test(test_other_connections),
 		cmocka_unit_test(test_many_connections),
+		cmocka_unit_test(test_switch),
 		cmocka_unit_test(test_channel_fds),
 		cmocka_unit_test(test_channel_output_bounded),
 	};

@@ -521,8 +521,8 @@ translator_get_state(struct engine_vcpu *vcpu, struct cpu_state *state)
 
 	u64 now = loop_now();
 
-	/* What other processors sent since it came back is part of its state, and so is a timer that
-	 * ran out. */
+	/* What other processors sent since it came back is part of its state, and so is a timer
+	 * that ran out. */
 	if (lapic_take_nmi(&v->lapic))
 		v->nmi_pending = true;
 	if (v->lapic.timer_deadline && now >= v->lapic.timer_deadline)
@@ -537,9 +537,12 @@ static int
 translator_set_state(struct engine_vcpu *vcpu, const struct cpu_state *state)
 {
 	struct vcpu *v = translator_vcpu(vcpu);
-	u64 now = state->host_tsc ? state->host_tsc : translator_state_tsc(v->engine);
 
-	return vcpu_set_state(v, state, now);
+	if (!state->host_tsc)
+		return vcpu_set_state(v, state, translator_state_tsc(v->engine));
+	/* Its clocks never stopped: the next state that is taken is later. */
+	translator_states_over(v->engine);
+	return vcpu_set_state(v, state, state->host_tsc);
 }
 
 static int

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""The live switch: a guest that would notice anything (tests/guest/switch.c) is moved to
+another hypervisor again and again, at random moments, on 1, 2 and 4 processors.
+
+    tests/boot/switch.py [biga|kvm]    to fresh instances of our own, or to kvm and back
+
+SWITCHES says how often (200, in the long form 1000), SEED which moments.
+timeout: 300   long: 1800
+"""
+import os
+import random
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from control import Control  # noqa: E402
+
+BUILD = os.environ.get("BUILD", "build/release")
+BIGA = os.environ.get("BIGA", BUILD + "/biga")
+SLOW = {"tsan": 10, "asan": 2, "ubsan": 2}.get(os.environ.get("MODE", ""), 1)
+SWITCHES = int(os.environ.get("SWITCHES", 1000 if os.environ.get("LONG") else 200 // SLOW))
+SEED = int(os.environ.get("SEED", time.time_ns() % 1000000))
+
+
+def report(replies):
+    for what in "prepare-ns", "pause-ns":
+        times = sorted(r[what] / 1e6 for r in replies)
+        print(f"  {what[:-3]}: median {times[len(times) // 2]:.3f} ms, worst {times[-1]:.3f} ms")
+
+
+def move(vm, kvm, rng):
+    """SWITCHES times: the answers."""
+    replies = []
+    for i in range(SWITCHES):
+        if kvm is None:
+            replies.append(vm.call("switch", to="biga", fresh=True))
+        else:
+            replies.append(vm.call("switch", to="biga" if i % 2 else "kvm"))
+        time.sleep(rng.choice([0, rng.uniform(0, 0.002), rng.uniform(0, 0.02)]))
+    return replies
+
+
+def run(cpus, kvm):
+    name = f"switch-{os.getpid()}-{cpus}"
+    rng = random.Random(SEED + cpus)
+    vm = subprocess.Popen([BIGA, "run", "--net", "none", "--kernel", BUILD + "/guest/switch.elf",
+                           "--debug-exit", "--cpus", str(cpus), "--hypervisor", "biga", "--quiet",
+                           "--name", name],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        control = Control(name)
+        while b"working" not in (line := vm.stdout.readline()):
+            assert line, "the guest ended before it worked"
+        if kvm is not None:
+            control.call("give", fd=kvm, what="kvm")
+        start = time.monotonic()
+        replies = move(control, kvm, rng)
+        seconds = time.monotonic() - start
+        info = control.call("info")
+        assert info["switches"] == SWITCHES and info["rescues"] == 0, info
+        assert info["hypervisor"] == replies[-1]["to"], info
+        events = [e for e in control.events if e["event"] == "switched"]
+        assert len(events) == SWITCHES, len(events)
+        out, _ = vm.communicate(b"q", timeout=60 * SLOW)
+    finally:
+        vm.kill()
+    print(f"{cpus} CPUs: {SWITCHES} switches in {seconds:.1f} s, exit {vm.returncode}, seed {SEED}")
+    report(replies)
+    if vm.returncode != 1 or b"switch: ok" not in out:
+        print(out.decode(errors="replace")[-4000:])
+        return False
+    return True
+
+
+def main():
+    os.environ.setdefault("XDG_RUNTIME_DIR", os.environ.get("TMP", "/tmp"))
+    kvm = os.open("/dev/kvm", os.O_RDWR) if sys.argv[1:] == ["kvm"] else None
+    return 0 if all([run(cpus, kvm) for cpus in (1, 2, 4)]) else 1
+
+
+sys.exit(main())
