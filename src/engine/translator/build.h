@@ -1,7 +1,7 @@
 /*
  * Building one block: shared by translate.c (what is in it, and flag
  * liveness), generate.c (re-encoding, memory operands), flow.c (stack and control
- * flow) and classify.c (what may run natively).
+ * flow), fast.c (system instructions) and classify.c (what may run natively).
  */
 #ifndef TRANSLATOR_BUILD_H
 #define TRANSLATOR_BUILD_H
@@ -26,6 +26,7 @@ enum build_kind {
 	BUILD_HELPER,	/* ends the block; C does it */
 	BUILD_LEAF,	/* leaf, falling back to the helper; goes on */
 	BUILD_LEAF_END, /* leaf that jumps */
+	BUILD_FAST,	/* done in the block, by the leaf where that is not enough */
 	BUILD_LEA,
 	BUILD_CLD,
 	BUILD_STD,
@@ -138,9 +139,19 @@ void generate_slow_paths(struct build *b);
 void flow_operation(struct build *b, struct build_insn *bi, enum build_op op);
 void flow_generate(struct build *b, struct build_insn *bi);
 void flow_helper(struct build *b, struct build_insn *bi);
+/* Calls the helper of BI, with flags in M; a leaf goes on at AFTER, or behind the call if NULL. */
+void flow_call_helper(struct build *b, struct build_insn *bi, const u8 *after);
+/* PUSH of t->tmp. */
+void flow_push_tmp(struct build *b, struct build_insn *bi);
 /* Leaves the block for TARGET, a page offset. */
 void flow_exit(struct build *b, const struct build_exit *x);
 void flow_exits(struct build *b);
+
+/* fast.c: system instructions that need no call. */
+bool fast_has(const struct build *b, const struct insn *in);
+/* Whether all arithmetic flags must be right at it. */
+bool fast_reads_flags(const struct build *b, const struct insn *in);
+void fast_generate(struct build *b, struct build_insn *bi);
 
 /* translate.c: the block at LINEAR, new; NULL if the fetch faults (event raised). */
 struct block *translate(struct vcpu *v, u64 linear);

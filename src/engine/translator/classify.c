@@ -258,7 +258,7 @@ classify_system(struct build *b, struct build_insn *bi, helper_fn *fn)
 		classify_string(bi) && !(b->mode & MODE_ALIGN) ? leaf_string : leaf_system(&bi->in);
 	if (!bi->leaf)
 		return;
-	bi->kind = BUILD_LEAF;
+	bi->kind = fast_has(b, &bi->in) ? BUILD_FAST : BUILD_LEAF;
 	if ((bi->in.map == 1 && (bi->in.opcode == 0x05 || bi->in.opcode == 0x07)) ||
 	    (bi->in.map == 0 && bi->in.opcode == 0xcf))
 		bi->kind = BUILD_LEAF_END;

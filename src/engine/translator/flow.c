@@ -89,7 +89,7 @@ flow_op_push(struct build *b, const struct insn *in)
 		emit8(e, 0xc7);
 		flow_at_t0(b, 0);
 		emit32(e, (u32)in->imm);
-	} else if (in->mem) {
+	} else if (in->mem || in->opcode == 0x9c) { /* PUSHF */
 		emit_load_var(e, T1, &b->t->tmp);
 		flow_store(b, T1);
 	} else if (homed(in->rm)) {
@@ -186,6 +186,12 @@ flow_push(struct build *b, struct build_insn *bi)
 		generate_offset(b, bi);
 		generate_access(b, bi, OP_LOAD_TMP, ACCESS_READ | bi->in.opsize, true);
 	}
+	flow_push_tmp(b, bi);
+}
+
+void
+flow_push_tmp(struct build *b, struct build_insn *bi)
+{
 	flow_stack_address(b, -(i32)flow_stack_size(b));
 	generate_access(b, bi, OP_STORE_PUSH, ACCESS_WRITE | flow_stack_size(b), false);
 }
@@ -503,8 +509,18 @@ flow_direction(struct build *b, struct build_insn *bi)
 	emit32(e, bi->kind == BUILD_CLD ? ~(u32)RFLAGS_DF : (u32)RFLAGS_DF);
 }
 
+/* Whether a leaf touches registers that C preserves, by a number in its instruction. */
+static bool
+flow_leaf_needs_all(const struct insn *in)
+{
+	const u32 callee = BIT(CPU_RBX) | BIT(CPU_RBP) | BIT(12) | BIT(13);
+
+	return ((in->gpr_read | in->gpr_written) & callee) != 0;
+}
+
+/* Calls the helper of BI; a leaf goes on at AFTER, NULL for behind the call. */
 void
-flow_helper(struct build *b, struct build_insn *bi)
+flow_call_helper(struct build *b, struct build_insn *bi, const u8 *after)
 {
 	struct emit *e = &b->e;
 	struct helper_site *h = block_alloc(b->t, sizeof(*h));
@@ -515,8 +531,6 @@ flow_helper(struct build *b, struct build_insn *bi)
 		return;
 	}
 	*h = (struct helper_site){.in = bi->in, .fn = bi->fn, .leaf = bi->leaf, .guest = bi->at};
-	generate_need_m(b);
-	b->flags &= FLAGS_M;
 	emit_mov_imm(e, T0, (u64)h);
 	if (bi->kind == BUILD_HELPER) {
 		emit_jmp(e, b->t->stub.helper);
@@ -525,9 +539,19 @@ flow_helper(struct build *b, struct build_insn *bi)
 	emit_rex(e, true, STACK, 0, 0), emit8(e, 0x8d), emit8(e, (STACK & 7) << 3 | 5);
 	place = e->at;
 	emit32(e, 0);
-	emit_jmp(e, b->t->stub.leaf_helper);
-	emit_patch(e, place, emit_rx(e));
-	b->flags = FLAGS_M;
+	emit_jmp(e, flow_leaf_needs_all(&bi->in) ? b->t->stub.leaf_helper_all
+						 : b->t->stub.leaf_helper);
+	emit_patch(e, place, after ? after : emit_rx(e));
+}
+
+void
+flow_helper(struct build *b, struct build_insn *bi)
+{
+	generate_need_m(b);
+	b->flags &= FLAGS_M;
+	flow_call_helper(b, bi, NULL);
+	if (bi->kind != BUILD_HELPER)
+		b->flags = FLAGS_M;
 }
 
 void
@@ -543,6 +567,9 @@ flow_generate(struct build *b, struct build_insn *bi)
 	case BUILD_LEAF:
 	case BUILD_LEAF_END:
 		flow_helper(b, bi);
+		break;
+	case BUILD_FAST:
+		fast_generate(b, bi);
 		break;
 	case BUILD_LEA:
 		generate_lea(b, bi);

@@ -166,6 +166,13 @@ generate_tag(u32 access)
 				       : (i32)offsetof(struct tlb_entry, read);
 }
 
+static i32
+generate_host(u32 access)
+{
+	return (access & ACCESS_WRITE) ? (i32)offsetof(struct tlb_entry, write_host)
+				       : (i32)offsetof(struct tlb_entry, read_host);
+}
+
 /* T0 = linear becomes a host address, or the miss is taken. */
 static u8 *
 generate_tlb_check(struct build *b, u32 access)
@@ -194,7 +201,7 @@ generate_tlb_check(struct build *b, u32 access)
 	emit_alu_mem(e, ALU_SUB, T0, T1, tag);
 	emit_alu_imm(e, ALU_CMP, true, T0, 4096 - (i32)size);
 	miss = emit_jcc(e, CC_A, emit_rx(e));
-	emit_alu_mem(e, ALU_ADD, T0, T1, offsetof(struct tlb_entry, host));
+	emit_alu_mem(e, ALU_ADD, T0, T1, generate_host(access));
 	return miss;
 }
 

@@ -137,7 +137,7 @@ pages_drop_writes(struct vcpu *v, u64 page)
 		struct tlb_entry *entry = t->sets[s]->entry;
 
 		for (unsigned i = 0; i < TLB_SIZE; i++)
-			if (entry[i].host == host)
+			if (entry[i].write_host == host)
 				entry[i].write = TLB_EMPTY(i);
 	}
 	translation_forget_stack(t);

@@ -193,7 +193,7 @@ stub_make_stack(struct vcpu *v, struct emit *e)
 	emit_alu_mem(e, ALU_CMP, T1, STACK, offsetof(struct tlb_entry, write));
 	miss = emit_jcc(e, CC_NE, emit_rx(e));
 	emit_alu_imm(e, ALU_AND, false, T0, 4095);
-	emit_alu_mem(e, ALU_ADD, T0, STACK, offsetof(struct tlb_entry, host));
+	emit_alu_mem(e, ALU_ADD, T0, STACK, offsetof(struct tlb_entry, write_host));
 	emit_load_var(e, STACK, &t->stack_addend);
 	emit_alu(e, ALU_SUB, true, T0, STACK);
 	emit_jmp_var(e, &t->site);
@@ -271,7 +271,44 @@ stub_make_leaves(struct vcpu *v, struct emit *e)
 	t->stub.leaf_helper = emit_rx(e);
 	emit_store_var(e, &t->helper, T0);
 	emit_store_var(e, &t->site, STACK);
+	stub_make_go(v, e, (const void *)leaf_helper, -1, STUB_CALLER);
+	/* the same for one that may look at any register */
+	t->stub.leaf_helper_all = emit_rx(e);
+	emit_store_var(e, &t->helper, T0);
+	emit_store_var(e, &t->site, STACK);
 	stub_make_go(v, e, (const void *)leaf_helper, -1, STUB_ALL);
+}
+
+/* STAC or CLAC, T0 = where to go on, or five bytes on if the leaf is to do it: from one kernel set
+ * to the other, as mode_select would. Spoils T1. */
+static void
+stub_make_ac(struct vcpu *v, struct emit *e, unsigned to)
+{
+	struct translation *t = vcpu_translation(v);
+	struct tlb *old = t->sets[to ^ 1], *new = t->sets[to];
+	u8 *slow[2];
+
+	t->stub.ac[to] = emit_rx(e);
+	emit8(e, 0xf7), emit_rip(e, 0, &v->cr4, 4), emit32(e, CR4_SMAP); /* test dword */
+	slow[0] = emit_jcc(e, CC_E, emit_rx(e));
+	emit8(e, 0x80), emit_rip(e, ALU_CMP, &new->code_stale, 1), emit8(e, 0);
+	slow[1] = emit_jcc(e, CC_NE, emit_rx(e));
+	emit_load_var(e, T1, &t->stack_page);
+	emit_store_var(e, &old->stack_page, T1);
+	emit_store_var(e, &old->stack_addend, STACK);
+	emit_load_var(e, T1, &new->stack_page);
+	emit_store_var(e, &t->stack_page, T1);
+	emit_load_var(e, STACK, &new->stack_addend);
+	emit_store_var(e, &t->stack_addend, STACK);
+	emit_store_var_imm32(e, &t->stack_credit, 0);
+	emit8(e, 0x81), emit_rip(e, ALU_XOR, &v->rflags, 4), emit32(e, RFLAGS_AC);
+	emit_lea_rip(e, T1, new->entry);
+	emit_store_var(e, &t->tlb, T1);
+	emit_jmp_reg(e, T0);
+	emit_patch(e, slow[0], emit_rx(e));
+	emit_patch(e, slow[1], emit_rx(e));
+	emit_alu_imm(e, ALU_ADD, true, T0, 5);
+	emit_jmp_reg(e, T0);
 }
 
 void
@@ -284,6 +321,8 @@ stub_make(struct vcpu *v, struct emit *e)
 	stub_make_stack(v, e);
 	stub_make_commit(v, e);
 	stub_make_leaves(v, e);
+	stub_make_ac(v, e, TLB_KERNEL);
+	stub_make_ac(v, e, TLB_KERNEL_USER);
 }
 
 void

@@ -123,9 +123,11 @@ translate_second_page(struct build *b)
 }
 
 static bool
-translate_reads_all_flags(const struct build_insn *bi)
+translate_reads_all_flags(const struct build *b, const struct build_insn *bi)
 {
 	switch (bi->kind) {
+	case BUILD_FAST:
+		return fast_reads_flags(b, &bi->in);
 	case BUILD_HELPER:
 	case BUILD_LEAF:
 	case BUILD_LEAF_END:
@@ -146,7 +148,7 @@ translate_liveness(struct build *b)
 		struct build_insn *bi = &b->insn[i];
 
 		bi->live_after = live;
-		if (translate_reads_all_flags(bi))
+		if (translate_reads_all_flags(b, bi))
 			live = RFLAGS_ARITH;
 		else if (bi->kind == BUILD_NATIVE)
 			live = (live & ~bi->in.flags_written) | bi->in.flags_read;
@@ -280,7 +282,8 @@ translate_last_sti(struct build *b)
 {
 	struct build_insn *last = &b->insn[b->count - 1];
 
-	if (last->kind == BUILD_LEAF && last->in.map == 0 && last->in.opcode == 0xfb) {
+	if ((last->kind == BUILD_LEAF || last->kind == BUILD_FAST) && last->in.map == 0 &&
+	    last->in.opcode == 0xfb) {
 		last->kind = BUILD_HELPER;
 		last->leaf = NULL;
 	}

@@ -51,10 +51,11 @@ enum {
 /* No address is within a page of it but such that the host faults on as well. */
 #define STACK_NONE (1ull << 63)
 
+/* The two halves are apart, so a page that is read and another that is written do not drive each
+ * other out. 32 bytes: the index is one shift and mask of the address. */
 struct tlb_entry {
-	u64 read, write; /* tags */
-	u64 host;	 /* host address of the page */
-	u64 unused;	 /* 32 bytes: the index is one shift and mask of the address */
+	u64 read, write;	   /* tags */
+	u64 read_host, write_host; /* host addresses of the pages */
 };
 
 /* The same for fetching code, which only searches for blocks use. A jump cache holds nothing but
@@ -149,6 +150,7 @@ enum {
 	MODE_SINGLE = BIT(9), /* one instruction a block, no links */
 	MODE_ALIGN = BIT(10), /* CR0.AM, AC and CPL 3 */
 	MODE_PROTECTED = BIT(11),
+	MODE_CPL0 = BIT(12),
 };
 
 /* Where flags are. */
@@ -273,7 +275,8 @@ struct translation {
 	struct {
 		const u8 *enter, *leave_r, *leave_m, *leave_signal;
 		const u8 *miss, *stack, *commit_r, *commit_m;
-		const u8 *link_r, *link_m, *jump, *branch, *helper, *leaf_helper;
+		const u8 *link_r, *link_m, *jump, *branch, *helper, *leaf_helper, *leaf_helper_all;
+		const u8 *ac[2]; /* to TLB_KERNEL, to TLB_KERNEL_USER */
 	} stub;
 
 	struct {

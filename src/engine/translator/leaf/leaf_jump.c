@@ -59,6 +59,20 @@ leaf_go(struct vcpu *v, u64 linear)
 	return b->entry;
 }
 
+/* The same by the jump cache first. Not for leaf_jump: a block whose second page is to be looked
+ * at anew goes there, and would come back. */
+static const u8 *
+leaf_resume(struct vcpu *v, u64 linear)
+{
+	struct translation *t = vcpu_translation(v);
+	unsigned slot = jump_slot(linear);
+
+	if (t->jumps->linear[slot] != linear || translation_kicked(t) || (t->mode & MODE_SINGLE))
+		return leaf_go(v, linear);
+	t->page_va = align_down(linear, MEMORY_PAGE);
+	return t->jumps->code[slot];
+}
+
 const u8 *
 leaf_jump(struct vcpu *v)
 {
@@ -127,14 +141,12 @@ leaf_helper(struct vcpu *v)
 		t->reason = LEAVE_JUMP;
 		return NULL;
 	case LEAF_JUMP:
-		vcpu_mode_changed(v);
-		t->linear = v->rip + v->seg[CPU_CS].base;
-		if (t->irq_waiting && (v->rflags & RFLAGS_IF)) {
-			t->reason = LEAVE_JUMP;
-			return NULL;
-		}
+		mode_changed_64(v);
+		t->linear = v->rip;
 		t->reason = LEAVE_JUMP;
-		return leaf_go(v, t->linear);
+		if (t->irq_waiting && (v->rflags & RFLAGS_IF))
+			return NULL;
+		return leaf_resume(v, t->linear);
 	case LEAF_AGAIN:
 		t->linear = v->rip + v->seg[CPU_CS].base;
 		t->reason = LEAVE_JUMP;

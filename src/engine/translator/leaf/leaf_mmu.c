@@ -123,6 +123,19 @@ leaf_walk(struct vcpu *v, struct tlb *set, u64 linear, unsigned access, struct w
 	return align_down(ram, MEMORY_PAGE);
 }
 
+/* Both halves say the same of one page. Reading what was just written is so frequent that a write
+ * brings the read half too, unless the halves have parted: then two pages compete here. */
+static void
+leaf_set_entry(struct tlb_entry *entry, unsigned index, u64 page, u64 host, bool write)
+{
+	if (!write || entry->read == page || entry->read == entry->write) {
+		entry->read = page;
+		entry->read_host = host;
+	}
+	if (write || (entry->write == page && entry->write_host != host))
+		entry->write = TLB_EMPTY(index);
+}
+
 struct tlb_entry *
 leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write)
 {
@@ -130,20 +143,28 @@ leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write)
 	struct tlb_entry *entry = &set->entry[index];
 	struct walk_result r;
 	u64 page = align_down(linear, MEMORY_PAGE);
-	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r);
-	u8 *host;
+	u64 ram = leaf_walk(v, set, linear, write ? (unsigned)WALK_WRITE : 0u, &r), host;
 
 	vcpu_translation(v)->count.fills++;
 	if (ram == UINT64_MAX)
 		return NULL;
-	host = v->engine->ram + ram;
-	if (entry->host != (u64)host || entry->read != page)
-		*entry = (struct tlb_entry){page, TLB_EMPTY(index), (u64)host, 0};
-	if (write && leaf_may_write(v, ram))
+	host = (u64)v->engine->ram + ram;
+	leaf_set_entry(entry, index, page, host, write);
+	if (write && leaf_may_write(v, ram)) {
 		entry->write = page;
+		entry->write_host = host;
+	}
 	if (!r.global && set < vcpu_translation(v)->sets[TLB_USER_FIRST])
 		leaf_note_nonglobal(set, index);
 	return entry;
+}
+
+static u8 *
+leaf_entry_host(const struct tlb_entry *entry, u64 linear, unsigned write)
+{
+	u64 page = write ? entry->write_host : entry->read_host;
+
+	return (u8 *)(page + (linear & (MEMORY_PAGE - 1)));
 }
 
 static u8 *
@@ -155,7 +176,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	if ((linear & 4095) + len > 4096)
 		return NULL;
 	if (likely((write ? entry->write : entry->read) == page))
-		return (u8 *)(entry->host + (linear & (MEMORY_PAGE - 1)));
+		return leaf_entry_host(entry, linear, write);
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return NULL;
 	if (unlikely(v->dr7 & 0xff) && set->entry == vcpu_translation(v)->tlb)
@@ -163,7 +184,7 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	entry = leaf_fill(v, set, linear, write);
 	if (!entry || (write ? entry->write : entry->read) != page)
 		return NULL;
-	return (u8 *)(entry->host + (linear & (MEMORY_PAGE - 1)));
+	return leaf_entry_host(entry, linear, write);
 }
 
 u8 *
@@ -305,7 +326,7 @@ leaf_stack(struct vcpu *v, u8 *host)
 
 	if (t->stack_credit < 0 && entry->write == page) {
 		t->stack_page = page;
-		t->stack_addend = entry->host - page;
+		t->stack_addend = entry->write_host - page;
 		t->stack_credit = STACK_CREDIT;
 	}
 	return host - t->stack_addend;

@@ -101,6 +101,28 @@ mode_select(struct vcpu *v)
 	}
 }
 
+/* What depends on the privilege level. */
+static u32
+mode_level(const struct vcpu *v)
+{
+	if (v->cpl == 0)
+		return MODE_CPL0;
+	return v->cpl == 3 && (v->cr0 & CR0_AM) && (v->rflags & RFLAGS_AC) ? MODE_ALIGN : 0;
+}
+
+void
+mode_changed_64(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+
+	if (unlikely(t->mode & MODE_SINGLE)) { /* perhaps for one instruction only */
+		vcpu_mode_changed(v);
+		return;
+	}
+	t->mode = (t->mode & ~(u32)(MODE_CPL0 | MODE_ALIGN)) | mode_level(v);
+	mode_select(v);
+}
+
 void
 vcpu_mode_changed(struct vcpu *v)
 {
@@ -126,8 +148,6 @@ vcpu_mode_changed(struct vcpu *v)
 		mode |= MODE_PROTECTED;
 	if ((v->rflags & RFLAGS_TF) || (v->dr7 & 0xff) || (v->engine->options & OPTION_SINGLE))
 		mode |= MODE_SINGLE;
-	if (v->cpl == 3 && (v->cr0 & CR0_AM) && (v->rflags & RFLAGS_AC))
-		mode |= MODE_ALIGN;
-	t->mode = mode;
+	t->mode = mode | mode_level(v);
 	mode_select(v);
 }

@@ -67,9 +67,9 @@ leaf_sysret(struct vcpu *v, const struct insn *in)
 	return LEAF_JUMP;
 }
 
-/* The GDT entry of SELECTOR if it is there, present and accessed. */
+/* The GDT entry of SELECTOR if it can be had. */
 static bool
-leaf_descriptor(struct vcpu *v, u16 selector, struct segment *seg)
+leaf_read_descriptor(struct vcpu *v, u16 selector, struct segment *seg)
 {
 	u32 index = selector & 0xfff8u, low, high;
 	u64 address = v->gdt.base + index;
@@ -89,7 +89,16 @@ leaf_descriptor(struct vcpu *v, u16 selector, struct segment *seg)
 	seg->attr = (u16)(((high >> 8) & 0xff) | ((high >> 12) & 0xf00));
 	if (seg->attr & SEGMENT_G)
 		seg->limit = seg->limit << 12 | 0xfff;
-	return (seg->attr & (SEGMENT_P | SEGMENT_S | 1)) == (SEGMENT_P | SEGMENT_S | 1);
+	return true;
+}
+
+/* The same, present and accessed. */
+static bool
+leaf_descriptor(struct vcpu *v, u16 selector, struct segment *seg)
+{
+	const u16 want = SEGMENT_P | SEGMENT_S | 1;
+
+	return leaf_read_descriptor(v, selector, seg) && (seg->attr & want) == want;
 }
 
 /* Non-conforming 64-bit code at the level of its selector, which is 0 or 3. */
@@ -335,6 +344,52 @@ leaf_mov_to_segment(struct vcpu *v, const struct insn *in)
 	return LEAF_DONE;
 }
 
+/* Linear address of a memory operand of 64-bit code. */
+static u64
+leaf_operand(const struct vcpu *v, const struct insn *in)
+{
+	u64 offset = (u64)in->disp;
+
+	if (in->base == INSN_RIP)
+		offset += v->rip + in->len;
+	else if (in->base != INSN_NO_REG)
+		offset += v->gpr[in->base];
+	if (in->index != INSN_NO_REG)
+		offset += v->gpr[in->index] * in->scale;
+	if (in->addrsize == 4)
+		offset = (u32)offset;
+	return in->seg == CPU_FS || in->seg == CPU_GS ? offset + v->seg[in->seg].base : offset;
+}
+
+/* Kernels execute VERW on each return to user mode, for what it does to buffers of the CPU. */
+int
+leaf_verify(struct vcpu *v, const struct insn *in)
+{
+	bool write = (in->reg & 1) != 0, good;
+	u16 selector = (u16)v->gpr[in->rm];
+	struct segment seg;
+	const u8 *host;
+	u64 linear;
+	u8 dpl;
+
+	if (in->mem) {
+		linear = leaf_operand(v, in);
+		host = linear & 1 ? NULL : leaf_host(v, linear, 2, false);
+		if (!host)
+			return LEAF_SLOW;
+		selector = get_le16(host);
+	}
+	if (!leaf_read_descriptor(v, selector, &seg))
+		return LEAF_SLOW;
+	dpl = (seg.attr >> SEGMENT_DPL_SHIFT) & 3;
+	good = (seg.attr & SEGMENT_S) &&
+	       (seg.attr & 8 ? !write && (seg.attr & 2) : !write || (seg.attr & 2));
+	if ((seg.attr & 12) != 12 && (v->cpl > dpl || (selector & 3) > dpl))
+		good = false;
+	v->rflags = (v->rflags & ~(u64)RFLAGS_ZF) | (good ? RFLAGS_ZF : 0);
+	return LEAF_DONE;
+}
+
 static leaf_fn *
 leaf_system_0(const struct insn *in)
 {
@@ -362,6 +417,8 @@ static leaf_fn *
 leaf_system_1(const struct insn *in)
 {
 	switch (in->opcode) {
+	case 0x00:
+		return (in->modrm & 0x30) == 0x20 ? leaf_verify : NULL;
 	case 0x01:
 		if (in->modrm == 0xf8)
 			return leaf_swapgs;

@@ -21,8 +21,9 @@ int leaf_cli(struct vcpu *v, const struct insn *in);
 int leaf_sti(struct vcpu *v, const struct insn *in);
 int leaf_pushf(struct vcpu *v, const struct insn *in);
 int leaf_popf(struct vcpu *v, const struct insn *in);
-int leaf_ac(struct vcpu *v, const struct insn *in);    /* CLAC, STAC */
-int leaf_rdtsc(struct vcpu *v, const struct insn *in); /* RDTSCP too */
+int leaf_ac(struct vcpu *v, const struct insn *in);	/* CLAC, STAC */
+int leaf_rdtsc(struct vcpu *v, const struct insn *in);	/* RDTSCP too */
+int leaf_verify(struct vcpu *v, const struct insn *in); /* VERR, VERW */
 int leaf_mov_from_segment(struct vcpu *v, const struct insn *in);
 int leaf_mov_to_segment(struct vcpu *v, const struct insn *in); /* null into DS, ES */
 
