@@ -14,13 +14,6 @@ choose_kvm(struct host_choice *c, int device)
 	c->device = device;
 }
 
-/* It opens and makes VMs, only not good ones. */
-static bool
-choose_runs_badly(const struct host_verdict *v)
-{
-	return v->cause && (strcmp(v->cause, "unsound") == 0 || strcmp(v->cause, "slow") == 0);
-}
-
 static int
 choose_for_auto(struct host_choice *c, const struct host_verdict *v, int device)
 {
@@ -42,23 +35,32 @@ choose_for_auto(struct host_choice *c, const struct host_verdict *v, int device)
 static int
 choose_for_kvm(struct host_choice *c, const struct host_verdict *v, int device)
 {
-	if (v->usable || choose_runs_badly(v)) {
+	if (v->usable) {
 		choose_kvm(c, device);
-		c->warn = !v->usable;
 		snprintf(c->why, sizeof(c->why), "asked for by --hypervisor");
-		if (c->warn)
-			snprintf(c->line, sizeof(c->line),
-				 "hypervisor kvm, as asked for: %s (%s); guests may fail, and "
-				 "--hypervisor auto would take biga",
-				 v->summary, v->evidence);
 		return 0;
 	}
-	if (device >= 0)
-		close(device);
 	snprintf(c->line, sizeof(c->line),
 		 "the hypervisor kvm cannot be used: %s (%s); %s, or use --hypervisor biga",
 		 v->summary, v->evidence, v->fix);
+	if (device >= 0)
+		close(device);
 	return -ENOTSUP;
+}
+
+/* Whatever a test would say; the node must open all the same. */
+static int
+choose_forced(struct host_choice *c, const struct host_verdict *v, int device)
+{
+	if (device < 0)
+		return choose_for_kvm(c, v, device);
+	choose_kvm(c, device);
+	c->name = "kvm,force";
+	c->warn = true;
+	snprintf(c->why, sizeof(c->why), "forced by --hypervisor, untested");
+	snprintf(c->line, sizeof(c->line),
+		 "hypervisor kvm, forced: it was not tested, and guests may fail");
+	return 0;
 }
 
 static void
@@ -74,6 +76,8 @@ host_choose_from(struct host_choice *c, const char *wanted, const struct host_ve
 		 int device)
 {
 	choose_init(c);
+	if (strcmp(wanted, "kvm,force") == 0)
+		return choose_forced(c, v, device);
 	return strcmp(wanted, "kvm") == 0 ? choose_for_kvm(c, v, device)
 					  : choose_for_auto(c, v, device);
 }
@@ -87,6 +91,8 @@ host_choose(struct host_choice *c, const char *wanted, const struct engine_ops *
 	int device;
 
 	if (strcmp(wanted, "biga") != 0) {
+		if (strcmp(wanted, "kvm,force") == 0)
+			kvm = NULL;
 		device = host_kvm_look(&host, &verdict, kvm, false, root);
 		return host_choose_from(c, wanted, &verdict, device);
 	}
