@@ -156,7 +156,8 @@ cmd_doctor(int argc, char **argv)
 		doctor.findings[i].asked =
 			!o.hypervisor || strcmp(o.hypervisor, doctor.findings[i].name) == 0;
 	doctor_examine_kvm(&doctor);
-	doctor_examine_biga(&doctor);
+	if (doctor.findings[DOCTOR_BIGA].asked)
+		doctor_examine_biga(&doctor);
 	doctor_find_warnings(&doctor);
 	(o.json ? doctor_print_json : doctor_print_text)(&doctor);
 	if (fflush(stdout) != 0) {

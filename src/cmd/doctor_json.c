@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "cmd/doctor.h"
 
 static json_t *
@@ -130,6 +131,8 @@ doctor_print_json(const struct doctor *d)
 			doctor_security_json(&f->security), "place", doctor_place_json(f), "node",
 			doctor_node_json(&f->node), "limits", doctor_limits_json(&f->limits),
 			"warnings", warnings);
+	if (all == NULL)
+		log_error("the findings cannot be put together: out of memory");
 	json_dumpf(all, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(all);
