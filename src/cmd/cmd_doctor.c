@@ -78,6 +78,9 @@ doctor_find_warnings(struct doctor *d)
 	if (m->rivals[0])
 		doctor_warn(d, "another hypervisor's module is loaded{rivals}: KVM is refused "
 			       "while it runs a VM");
+	if (m->lacking[0] && !d->host.facts.place.container)
+		doctor_warn(d, "installed kernels without {module}: {lacking}; after a restart "
+			       "into one of them KVM is gone");
 	if (m->registered == HOST_YES && !m->folder && m->loadable &&
 	    !d->host.facts.place.container)
 		doctor_warn(d, "/lib/modules/{release} is missing: no further module can be loaded "

@@ -6,7 +6,7 @@
 
 #include "cmd/host_kvm.h"
 
-enum { DOCTOR_FORMAT = 1, DOCTOR_WARNINGS = 4, DOCTOR_WARNING = 512 };
+enum { DOCTOR_FORMAT = 1, DOCTOR_WARNINGS = 8, DOCTOR_WARNING = 512 };
 
 /* One hypervisor; texts are "" and speeds 0 where there is nothing to say. */
 struct doctor_finding {

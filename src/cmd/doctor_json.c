@@ -55,7 +55,7 @@ doctor_kernel_json(const struct host_facts *f)
 	const struct host_modules *m = &f->modules;
 	const struct host_denial *d = &m->denial;
 
-	return json_pack("{s:s, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o}", "release",
+	return json_pack("{s:s, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "release",
 			 m->release, "kvm-registered", doctor_truth(m->registered), "kvm-loaded",
 			 doctor_string(m->loaded), "module", f->cpu.module, "loadable", m->loadable,
 			 "modules-disabled", doctor_truth(m->disabled), "module-file",
@@ -64,13 +64,16 @@ doctor_kernel_json(const struct host_facts *f)
 			 d->found ? json_pack("{s:s, s:i, s:s}", "where", d->where, "line",
 					      (int)d->line, "text", d->text)
 				  : json_null(),
-			 "other-hypervisors", doctor_string(m->rivals));
+			 "kernels-without-kvm", doctor_string(m->lacking), "other-hypervisors",
+			 doctor_string(m->rivals));
 }
 
 static json_t *
 doctor_security_json(const struct host_security *s)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "secure-boot", doctor_truth(s->secure_boot),
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "mok-keys",
+			 s->mok_keys < 0 ? json_null() : json_integer(s->mok_keys), "mok-pending",
+			 doctor_truth(s->mok_pending), "secure-boot", doctor_truth(s->secure_boot),
 			 "lockdown", doctor_string(s->lockdown), "sig-enforce",
 			 doctor_truth(s->sig_enforce), "lsm", doctor_string(s->lsm), "label",
 			 doctor_string(s->label));

@@ -123,10 +123,14 @@ static void
 doctor_say_secure_boot(char *out, size_t size, const struct host_facts *f)
 {
 	const struct host_security *s = &f->security;
+	char keys[64] = "";
 
-	snprintf(out, size, "%s; lockdown %s; modules must be signed: %s",
+	if (s->mok_keys > 0 || s->mok_pending == HOST_YES)
+		snprintf(keys, sizeof(keys), "; owner's keys: %d%s", s->mok_keys,
+			 s->mok_pending == HOST_YES ? ", one waits for a restart" : "");
+	snprintf(out, size, "%s; lockdown %s; modules must be signed: %s%s",
 		 doctor_word(s->secure_boot), doctor_or(s->lockdown, "unknown"),
-		 doctor_word(s->sig_enforce));
+		 doctor_word(s->sig_enforce), keys);
 }
 
 static void

@@ -16,10 +16,13 @@
 
 #include <linux/landlock.h>
 
-enum { FACTS_LOG_READ = 3, FACTS_LOG_SIZE = 10, FACTS_LOG_MAX = 4 << 20 };
+#include "base/bytes.h"
 
-static const char facts_secure_boot[] =
-	"/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+enum { FACTS_LOG_READ = 3, FACTS_LOG_SIZE = 10, FACTS_LOG_MAX = 4 << 20, FACTS_LIST_HEAD = 28 };
+
+#define FACTS_VARIABLES "/sys/firmware/efi/efivars/"
+#define FACTS_GLOBAL "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+#define FACTS_SHIM "-605dab50-e046-4300-abb6-3dd810dd8b23"
 
 void
 host_limits_identify(struct host_limits *l)
@@ -117,7 +120,8 @@ static void
 facts_read_secure_boot(struct host_security *s, const char *root)
 {
 	char value[8];
-	int n = host_file_read(root, facts_secure_boot, value, sizeof(value));
+	int n = host_file_read(root, FACTS_VARIABLES "SecureBoot" FACTS_GLOBAL, value,
+			       sizeof(value));
 
 	if (n == 5)
 		s->secure_boot = value[4] == 1 ? HOST_YES : HOST_NO;
@@ -126,11 +130,50 @@ facts_read_secure_boot(struct host_security *s, const char *root)
 		s->secure_boot = HOST_NO;
 }
 
+/* Keys in a list of the firmware (UEFI 32.4.1, EFI_SIGNATURE_LIST): a GUID, then the sizes of
+ * the list, its header and each signature. -1 if it is damaged. */
+static int
+facts_count_keys(const u8 *list, size_t size)
+{
+	int keys = 0;
+
+	while (size >= FACTS_LIST_HEAD) {
+		u32 bytes = get_le32(list + 16), header = get_le32(list + 20);
+		u32 each = get_le32(list + 24);
+
+		if (bytes > size || bytes < FACTS_LIST_HEAD || header > bytes - FACTS_LIST_HEAD ||
+		    each == 0)
+			return -1;
+		keys += (int)((bytes - FACTS_LIST_HEAD - header) / each);
+		list += bytes;
+		size -= bytes;
+	}
+	return keys;
+}
+
+/* The machine owner's keys, as shim shows them to the system. */
+static void
+facts_read_mok(struct host_security *s, const char *root)
+{
+	char value[65536];
+	int n = host_file_read(root, FACTS_VARIABLES "MokListRT" FACTS_SHIM, value, sizeof(value));
+
+	s->mok_keys = n == -ENOENT ? 0 : -1;
+	if (n >= 4)
+		s->mok_keys = facts_count_keys((const u8 *)value + 4, (size_t)n - 4);
+	s->mok_pending = HOST_UNKNOWN;
+	if (host_file_exists(root, FACTS_VARIABLES))
+		s->mok_pending = host_file_exists(root, FACTS_VARIABLES "MokNew" FACTS_SHIM)
+					 ? HOST_YES
+					 : HOST_NO;
+}
+
 static void
 facts_read_security(struct host_security *s, const char *root)
 {
 	facts_read_lockdown(s, root);
 	facts_read_secure_boot(s, root);
+	facts_read_mok(s, root);
 	s->sig_enforce = host_file_flag(root, "/sys/module/module/parameters/sig_enforce");
 	host_file_line(root, "/sys/kernel/security/lsm", s->lsm, sizeof(s->lsm));
 	host_file_line(root, "/proc/self/attr/current", s->label, sizeof(s->label));

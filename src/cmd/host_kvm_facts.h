@@ -47,6 +47,7 @@ struct host_modules {
 	enum host_truth is_signed;
 	struct host_denial denial;
 	char refused[160]; /* the line of the kernel's log that tells of a refusal, or "" */
+	char lacking[128]; /* other installed kernels that have no such module */
 	char rivals[96];   /* other hypervisors' modules that are loaded */
 };
 
@@ -54,8 +55,10 @@ struct host_security {
 	enum host_truth secure_boot;
 	char lockdown[24]; /* none, integrity, confidentiality; "" if unknown */
 	enum host_truth sig_enforce;
-	char lsm[128];	/* the list of active ones, "" if unknown */
-	char label[96]; /* ours under SELinux or AppArmor, "" if there is none */
+	int mok_keys;		     /* that the owner of the machine enrolled, -1: unknown */
+	enum host_truth mok_pending; /* a request that the next start asks about */
+	char lsm[128];		     /* the list of active ones, "" if unknown */
+	char label[96];		     /* ours under SELinux or AppArmor, "" if there is none */
 };
 
 struct host_place {

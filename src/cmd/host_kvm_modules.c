@@ -142,6 +142,32 @@ modules_read_files(struct host_modules *m, const char *module, const char *root)
 	host_text_clean(m->file);
 }
 
+/* The kernel that runs after the next restart may be one of these. */
+static void
+modules_read_lacking(struct host_modules *m, const char *module, const char *root)
+{
+	char path[HOST_PATH], name[HOST_PATH];
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "%.400s/lib/modules", root);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir)) != NULL) {
+		snprintf(name, sizeof(name), "/lib/modules/%.200s/modules.dep", entry->d_name);
+		if (entry->d_name[0] == '.' || strcmp(entry->d_name, m->release) == 0 ||
+		    !host_file_exists(root, name) || strlen(entry->d_name) >= sizeof(m->release))
+			continue;
+		if (!modules_index_find(root, entry->d_name, "modules.dep", module, name,
+					sizeof(name)) &&
+		    !modules_index_find(root, entry->d_name, "modules.builtin", module, name,
+					sizeof(name)))
+			host_text_add(m->lacking, sizeof(m->lacking), entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	host_text_clean(m->lacking);
+}
+
 static void
 modules_read_rivals(struct host_modules *m, const char *root)
 {
@@ -169,6 +195,7 @@ host_modules_inspect(struct host_modules *m, const struct host_cpu *cpu, const c
 	modules_read_registered(m, root);
 	modules_read_rivals(m, root);
 	m->disabled = host_file_flag(root, "/proc/sys/kernel/modules_disabled");
+	modules_read_lacking(m, cpu->module, root);
 	if (m->registered == HOST_YES)
 		return;
 	modules_read_files(m, cpu->module, root);

@@ -261,6 +261,12 @@ text_rivals(char *out, size_t size, const struct host_kvm *h)
 		snprintf(out, size, "; loaded: %s", h->facts.modules.rivals);
 }
 
+static void
+text_lacking(char *out, size_t size, const struct host_kvm *h)
+{
+	text_string(out, size, h->facts.modules.lacking);
+}
+
 static const struct {
 	const char *name;
 	void (*fill)(char *out, size_t size, const struct host_kvm *host);
@@ -297,6 +303,7 @@ static const struct {
 	{"probe", text_probe},
 	{"probe-fix", text_probe_fix},
 	{"rivals", text_rivals},
+	{"lacking", text_lacking},
 };
 
 /* The length of "{name}" at AT, filled into OUT; 0 if it is no known name. */

@@ -596,6 +596,51 @@ limits(void **state)
 	assert_int_equal(l.cgroup, 0);
 }
 
+/* EFI variables: four bytes of attributes, then signature lists. */
+static void
+owners_keys(void **state)
+{
+	static const char list[] = "/sys/firmware/efi/efivars/"
+				   "MokListRT-605dab50-e046-4300-abb6-3dd810dd8b23";
+	static const char pending[] = "/sys/firmware/efi/efivars/"
+				      "MokNew-605dab50-e046-4300-abb6-3dd810dd8b23";
+	u8 lists[4 + (28 + 3 * 48) + (28 + 8 + 20)] = {6};
+	struct host *h = *state;
+
+	lists[4 + 16] = 28 + 3 * 48;
+	lists[4 + 24] = 48;
+	lists[4 + 28 + 3 * 48 + 16] = 28 + 8 + 20;
+	lists[4 + 28 + 3 * 48 + 20] = 8;
+	lists[4 + 28 + 3 * 48 + 24] = 20;
+	put_bytes(h, list, lists, sizeof(lists), 0);
+	examine(h);
+	assert_int_equal(h->kvm.facts.security.mok_keys, 4);
+	assert_int_equal(h->kvm.facts.security.mok_pending, HOST_NO);
+	lists[4 + 16] = 255; /* longer than the variable */
+	put_bytes(h, list, lists, sizeof(lists), 0);
+	put(h, pending, "x");
+	examine(h);
+	assert_int_equal(h->kvm.facts.security.mok_keys, -1);
+	assert_int_equal(h->kvm.facts.security.mok_pending, HOST_YES);
+	take(h, list);
+	examine(h);
+	assert_int_equal(h->kvm.facts.security.mok_keys, 0);
+}
+
+static void
+kernels_that_lack_it(void **state)
+{
+	struct host *h = *state;
+
+	put(h, "/lib/modules/6.5.0/modules.dep", "kernel/fs/ext4.ko:\n");
+	put(h, "/lib/modules/6.6.0/modules.dep", "kernel/kvm/kvm-amd.ko.xz: kernel/kvm.ko.xz\n");
+	put(h, "/lib/modules/6.7.0/modules.dep", "\n");
+	put(h, "/lib/modules/6.7.0/modules.builtin", "kernel/arch/x86/kvm/kvm-amd.ko\n");
+	put_folder(h, "/lib/modules/6.8.0/leftover");
+	examine(h);
+	assert_string_equal(h->kvm.facts.modules.lacking, "6.5.0");
+}
+
 /* What files say may be anything; terminals and JSON get printable ASCII. */
 static void
 texts_are_clean(void **state)
@@ -909,6 +954,8 @@ main(void)
 		ON_HOST(open_errors),
 		ON_HOST(device_lists),
 		ON_HOST(limits),
+		ON_HOST(owners_keys),
+		ON_HOST(kernels_that_lack_it),
 		ON_HOST(texts_are_clean),
 		ON_HOST(nothing_to_read),
 		ON_HOST(rivals_are_seen),
