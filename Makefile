@@ -3,7 +3,7 @@
 #   make [MODE=release|debug|asan|ubsan|tsan|cov|fuzz]   build
 #   make run                     build, make the Debian 12 guest once, boot it
 #   make test [MODE=asan]        everything that proves it (tests/run), in about a quarter of an hour
-#   make test-long               the same, with the long forms: 30 boots, minutes of stress, 200 MB
+#   make test-long               the same, with the long forms: 75 boots, minutes of stress, 200 MB
 #   make unit guests fuzzers     only build those
 #   make bench                   measure against the bare machine and QEMU
 #   make fuzz-short              each fuzzer for FUZZ_SECONDS
@@ -156,9 +156,8 @@ run:
 
 # The packages first: what is built, and with which flags, is known only then.
 test:
-	@tools/bootstrap --build --test --image
-	@$(MAKE) --no-print-directory -k test-programs || built=--build-failed; \
-		tests/run --mode $(MODE) $(LONG) $$built $(TESTS)
+	@tools/bootstrap --build --test --image --fuzz
+	+@tests/run --make --mode $(MODE) $(LONG) $(TESTS)
 
 test-long:
 	@$(MAKE) --no-print-directory LONG=--long test

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+import hang
+
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 BIGA = os.environ.get("BIGA", os.path.join(ROOT, "build/release/biga"))
 
@@ -109,6 +111,7 @@ class Guest:
             command = qemu_command(kernel, initrds, append, cpus, memory, disks, net,
                                    list(extra), machine, self.tmp)
         self.echo = echo
+        self.cpus = cpus if engine == "biga" else 0
         self.text = ""    # all that the guest has written
         self.seen = 0     # how far wait() has read
         self.serial = 0
@@ -131,6 +134,9 @@ class Guest:
         self.close()
 
     def fail(self, why):
+        """Says what the guest wrote last and, if the VM still runs, what it is doing."""
+        if self.cpus and self.process.poll() is None:
+            print(hang.describe(self.process.pid, self.cpus), flush=True)
         tail = "\n".join(self.text.splitlines()[-40:])
         raise GuestError(f"{why}; the guest's last lines:\n{tail}")
 

@@ -341,6 +341,26 @@ test_vm_killed(void **state)
 	assert_non_null(strstr(c.text, "killed by signal 9"));
 }
 
+/* Ended, though nobody may have fetched its status: not each process 1 does so. */
+static bool
+has_ended(pid_t pid)
+{
+	char path[40], line[100];
+	bool ended = true;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "r");
+	if (!f)
+		return true;
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, "State:", 6) == 0)
+			ended = strchr(line, 'Z') != NULL;
+	}
+	fclose(f);
+	return ended;
+}
+
 static void
 test_vm_ends_with_front(void **state)
 {
@@ -352,9 +372,9 @@ test_vm_ends_with_front(void **state)
 	vm = find_vm(c.pid);
 	kill(c.pid, SIGKILL);
 	finish(&c);
-	for (int i = 0; i < 500 && kill(vm, 0) == 0; i++)
+	for (int i = 0; i < 500 && !has_ended(vm); i++)
 		usleep(10000);
-	assert_int_equal(kill(vm, 0), -1);
+	assert_true(has_ended(vm));
 }
 
 static void

@@ -163,6 +163,7 @@ translate_crossing(struct build *b)
 	b->crossing = NULL;
 	if (b->ram2 == UINT64_MAX)
 		return;
+	b->e.at += align_up((u64)b->e.at, sizeof(u64)) - (u64)b->e.at;
 	b->crossing = (struct crossing *)(void *)b->e.at;
 	b->e.at += sizeof(*b->crossing);
 	*b->crossing = (struct crossing){0};
