@@ -10,6 +10,8 @@
 
 #define HPET 0xfed00000ul
 enum { VECTOR = 0x50, RTC_VECTOR = 0x51, HPET_VECTOR = 0x52 };
+/* A busy host may take the CPU away for longer than what is measured. */
+enum { TRIES = 5 };
 
 static volatile unsigned timer_count;
 static u64 timer_tsc_per_ms;
@@ -56,18 +58,22 @@ static void
 timer_clocks(void)
 {
 	u64 period = *(volatile u64 *)HPET >> 32; /* femtoseconds a tick */
-	u64 hpet, tsc;
-	u32 pm;
+	u64 hpet = 0, tsc = 0;
+	u32 pm = 0;
 
 	CHECK(period > 0 && period <= 100000000);
 	*(volatile u32 *)(HPET + 0x10) |= 1;
-	hpet = timer_hpet();
-	pm = timer_pm();
-	tsc = cpu_rdtsc();
-	pit_delay(50000);
-	tsc = cpu_rdtsc() - tsc;
-	pm = (timer_pm() - pm) & 0xffffff;
-	hpet = timer_hpet() - hpet;
+	for (int i = 0; i < TRIES; i++) {
+		hpet = timer_hpet();
+		pm = timer_pm();
+		tsc = cpu_rdtsc();
+		pit_delay(50000);
+		tsc = cpu_rdtsc() - tsc;
+		pm = (timer_pm() - pm) & 0xffffff;
+		hpet = timer_hpet() - hpet;
+		if (timer_near(hpet * period / 1000000, 50000000) && timer_near(pm, 3579545 / 20))
+			break;
+	}
 	CHECK(timer_near(hpet * period / 1000000, 50000000));
 	CHECK(timer_near(pm, 3579545 / 20));
 	timer_tsc_per_ms = tsc / 50;
@@ -245,7 +251,7 @@ timer_kvmclock(void)
 {
 	struct cpuid id = cpu_cpuid(0x40000000, 0);
 	volatile struct timer_pvclock *clock;
-	u64 before;
+	u64 passed = 0;
 
 	if (id.b != 0x4b4d564b || !(cpu_cpuid(0x40000001, 0).a & 8)) { /* "KVMK" */
 		check_skip("kvmclock");
@@ -255,9 +261,12 @@ timer_kvmclock(void)
 	cpu_write_msr(0x4b564d01, (uptr)clock | 1);
 	CHECK(clock->version && !(clock->version & 1));
 	CHECK(clock->multiplier != 0);
-	before = timer_pvclock_ns(clock);
-	pit_delay(20000);
-	CHECK(timer_near(timer_pvclock_ns(clock) - before, 20000000));
+	for (int i = 0; i < TRIES && !timer_near(passed, 20000000); i++) {
+		passed = timer_pvclock_ns(clock);
+		pit_delay(20000);
+		passed = timer_pvclock_ns(clock) - passed;
+	}
+	CHECK(timer_near(passed, 20000000));
 	cpu_write_msr(0x4b564d00, (uptr)clock + 64);
 	CHECK(((volatile u32 *)clock)[17] > 1600000000); /* seconds of 1970 at its start */
 	cpu_write_msr(0x4b564d01, 0);

@@ -53,7 +53,7 @@ def pack_initrd(files, folder):
 
 
 def biga_command(kernel, initrds, append, cpus, memory, disks, net, extra):
-    command = [BIGA, "run", "--quiet", "--kernel", kernel, "--cpus", str(cpus),
+    command = [BIGA, "run", "--quiet", "--name", "guest", "--kernel", kernel, "--cpus", str(cpus),
                "--memory", memory, "--append", append, "--net", net or "none"]
     for initrd in initrds:
         command += ["--initrd", initrd]
@@ -116,15 +116,16 @@ class Guest:
         self.seen = 0     # how far wait() has read
         self.serial = 0
         self.started = time.monotonic()
+        env = dict(os.environ, XDG_RUNTIME_DIR=self.tmp)  # each VM has its own names
         if terminal:
             ours, theirs = os.openpty()
             self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs,
-                                            start_new_session=True)
+                                            start_new_session=True, env=env)
             os.close(theirs)
             self.input = self.output = ours
         else:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=subprocess.STDOUT, bufsize=0)
+                                            stderr=subprocess.STDOUT, bufsize=0, env=env)
             self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
 
     def __enter__(self):
@@ -136,9 +137,12 @@ class Guest:
     def fail(self, why):
         """Says what the guest wrote last and, if the VM still runs, what it is doing."""
         if self.cpus and self.process.poll() is None:
-            print(hang.describe(self.process.pid, self.cpus), flush=True)
+            print(self.describe(), flush=True)
         tail = "\n".join(self.text.splitlines()[-40:])
         raise GuestError(f"{why}; the guest's last lines:\n{tail}")
+
+    def describe(self):
+        return hang.describe(self.process.pid, self.cpus, self.tmp + "/biga/guest.sock")
 
     def read_some(self, seconds):
         """More output into self.text; False at its end."""

@@ -1,20 +1,15 @@
 """What a VM that hangs is doing: stacks of its threads, registers of its vCPUs.
 
-    print(hang.describe(pid_of_biga_run, cpus))
+    print(hang.describe(pid_of_biga_run, cpus, path_of_control_socket))
 
-The stacks come from gdb, as the VM is; then the VM is paused by its control socket, whose
-other end `biga run` holds: that process is stopped meanwhile and its descriptor borrowed.
+The stacks come from gdb, as the VM is; then the VM is paused by its control socket.
 """
-import ctypes
 import json
 import os
-import re
-import signal
 import socket
 import subprocess
 import time
 
-SYS_PIDFD_GETFD = 438
 LIMIT = 15  # seconds for each thing asked of a VM that may be dead
 
 
@@ -57,31 +52,8 @@ def stacks(pid):
     return r.stdout + ("" if r.returncode == 0 else r.stderr)
 
 
-def borrow(pid, fd):
-    """Descriptor FD of process PID, as one of ours."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    pidfd = os.pidfd_open(pid)
-    got = libc.syscall(SYS_PIDFD_GETFD, pidfd, fd, 0)
-    os.close(pidfd)
-    if got < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return socket.socket(fileno=got)
-
-
-def sockets(pid):
-    """PID's stream sockets: one leads to the control channel, others to consoles."""
-    for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
-        if re.match(r"socket:", os.readlink(f"/proc/{pid}/fd/{fd}")):
-            s = borrow(pid, int(fd))
-            if s.family == socket.AF_UNIX and s.type == socket.SOCK_STREAM:
-                yield s
-            else:
-                s.close()
-
-
 def ask(control, number, command, **more):
-    """The reply to one request; events and others' replies on the way are left out."""
-    control.settimeout(LIMIT)
+    """The reply to one request; greetings and events on the way are left out."""
     control.sendall(json.dumps({"do": command, "id": number, **more}).encode() + b"\n")
     data, deadline = b"", time.monotonic() + LIMIT
     while time.monotonic() < deadline:
@@ -96,40 +68,31 @@ def ask(control, number, command, **more):
     raise OSError(f"no answer to {command}")
 
 
-def registers(control, cpus):
+def registers(path, cpus):
     """All vCPUs' registers; the VM is paused after it."""
-    lines = [f"pause: {ask(control, 9001, 'pause')['ok']}"]
-    for vcpu in range(cpus):
-        reply = ask(control, 9100 + vcpu, "registers", vcpu=vcpu)
-        lines.append(f"vcpu {vcpu}: " + " ".join(
-            f"{k}={v}" for k, v in reply.items() if k not in ("id", "ok")))
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(LIMIT)
+        try:
+            control.connect(path)
+            control.sendall(b'{"hello": "biga", "version": 1}\n')
+            lines = [str(ask(control, 1, "info")), f"pause: {ask(control, 2, 'pause')['ok']}"]
+            for vcpu in range(cpus):
+                reply = ask(control, 10 + vcpu, "registers", vcpu=vcpu)
+                lines.append(f"vcpu {vcpu}: " + " ".join(
+                    f"{k}={v}" for k, v in reply.items() if k not in ("id", "ok")))
+        except (OSError, ValueError) as e:
+            return f"the control socket: {e}"
     return "\n".join(lines)
 
 
-def ask_front(front, cpus):
-    why = "the control socket does not answer"
-    os.kill(front, signal.SIGSTOP)
-    try:
-        for control in sockets(front):
-            with control:
-                try:  # what is not the control socket answers with something else
-                    why = str(ask(control, 9000, "info"))
-                    return why + "\n" + registers(control, cpus)
-                except (OSError, ValueError) as e:
-                    why = f"the control socket: {e}; {why}"
-    finally:
-        os.kill(front, signal.SIGCONT)
-    return why
-
-
-def describe(front, cpus):
+def describe(front, cpus, path):
     pid = vm_process(front)
     if pid is None:
         return f"process {front} has no VM process"
     try:
         parts = [threads(pid)]
         time.sleep(1)
-        parts += ["a second later:", threads(pid), stacks(pid), ask_front(front, cpus)]
+        parts += ["a second later:", threads(pid), stacks(pid), registers(path, cpus)]
     except OSError as e:
         parts = [f"the VM process {pid}: {e}"]
     return "\n".join(parts)

@@ -8,7 +8,6 @@ import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-import hang
 from guest import Guest, image
 
 CPUS = 2
@@ -17,7 +16,7 @@ with Guest("biga", kernel=image("kernel", "cloud") + "/vmlinuz", cpus=CPUS,
            initrds=[image("busybox", "amd64") + "/initrd.cpio"],
            append="console=ttyS0 panic=-1 quiet biga.shell") as guest:
     guest.wait("BIGA-READY", 60)
-    text = hang.describe(guest.process.pid, CPUS)
+    text = guest.describe()
     print(text)
     for vcpu in range(CPUS):
         # The kernel's own addresses: it idles.
