@@ -24,6 +24,7 @@
 #include "vm/protocol.h"
 
 struct child {
+	struct termios modes; /* of its terminal, before it started */
 	pid_t pid;
 	int in, out; /* our ends; of a terminal both the same */
 	char text[65536];
@@ -123,6 +124,7 @@ start_terminal(struct child *c, const char *script, char *const extra[], int *tt
 	write_kernel(script);
 	memset(c, 0, sizeof(*c));
 	assert_int_equal(openpty(&c->in, tty, NULL, NULL, NULL), 0);
+	assert_int_equal(tcgetattr(*tty, &c->modes), 0);
 	assert_int_equal(pipe2(report, O_CLOEXEC), 0);
 	c->out = c->in;
 	c->shell = fork();
@@ -424,12 +426,11 @@ test_terminal_restored(void **state)
 	static const int statuses[WAYS_OUT] = {0, 0, 143, 129, 137, 137};
 
 	for (enum way_out way = BY_KEYS; way < WAYS_OUT; way++) {
-		struct termios before, raw;
+		struct termios raw;
 		struct child c;
 		int tty;
 
 		start_terminal(&c, "echo", NULL, &tty);
-		tcgetattr(tty, &before);
 		expect(&c, "ready\r");
 		/* The message that makes it raw and the console race: wait. */
 		for (int i = 0; i < 200; i++) {
@@ -447,7 +448,7 @@ test_terminal_restored(void **state)
 				break;
 			usleep(10000);
 		}
-		assert_same_modes(tty, &before);
+		assert_same_modes(tty, &c.modes);
 		end_terminal(&c, tty);
 	}
 }
