@@ -2,6 +2,8 @@
 # make install puts the programs and pages where PREFIX and DESTDIR say, and what is
 # installed runs from there; uninstall takes all of it away.
 # modes: release
+# exclusive
+# (It links the programs anew, for another prefix: no other test may run them meanwhile.)
 set -eu
 make -s -C "$ROOT" install DESTDIR="$TMP/dest" PREFIX=/opt/biga >"$TMP/log" 2>&1 || {
 	cat "$TMP/log"
