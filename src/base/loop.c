@@ -373,3 +373,12 @@ loop_timer_cancel(struct loop_timer *timer)
 	loop_unlink_timer(timer);
 	pthread_mutex_unlock(&loop->timers_lock);
 }
+
+void
+loop_expire(struct loop *loop, u64 now)
+{
+	struct loop_timer *timer;
+
+	for (unsigned turn = 0; (timer = loop_take_expired(loop, now, turn)) != NULL; turn++)
+		timer->fn(timer->opaque);
+}

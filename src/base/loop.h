@@ -42,6 +42,10 @@ void loop_timer_destroy(struct loop_timer *timer);
 void loop_timer_arm(struct loop_timer *timer, u64 deadline_ns);
 void loop_timer_cancel(struct loop_timer *timer);
 
+/* Makes the callbacks of timers that are due at NOW without waiting for the loop's turn. With the
+ * guard, from a callback or while the loop does not run. */
+void loop_expire(struct loop *loop, u64 now);
+
 /* CLOCK_MONOTONIC in nanoseconds. */
 u64 loop_now(void);
 

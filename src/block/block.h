@@ -42,8 +42,9 @@ struct block_ops {
 	int (*submit)(struct block *block, struct block_request *request);
 	/* Starts what was submitted: one call for a batch. */
 	void (*kick)(struct block *block);
-	/* Waits until nothing is in flight (calls done for each). */
-	void (*drain)(struct block *block);
+	/* Waits until nothing is in flight (calls done for each), but not beyond DEADLINE_NS of
+	 * the monotonic clock, if that is not 0. 0 or -ETIMEDOUT. */
+	int (*drain)(struct block *block, u64 deadline_ns);
 	void (*close)(struct block *block);
 };
 

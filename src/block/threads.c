@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { THREADS_WORKERS = 4, THREADS_STACK = 256 << 10 };
@@ -288,22 +289,52 @@ threads_kick(struct block *block)
 		pthread_cond_signal(&t->work);
 }
 
-static void
-threads_drain(struct block *block)
+/* With the mutex: waits for a finished request, at most until UNTIL if that is not NULL. */
+static int
+threads_wait(struct threads *t, const struct timespec *until)
 {
+	int error = 0;
+
+	while (!t->finished.first && !error) {
+		if (until)
+			error = pthread_cond_timedwait(&t->progress, &t->mutex, until);
+		else
+			pthread_cond_wait(&t->progress, &t->mutex);
+	}
+	return -error;
+}
+
+static int
+threads_drain(struct block *block, u64 deadline_ns)
+{
+	struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
+				 .tv_nsec = (long)(deadline_ns % 1000000000u)};
 	struct threads *t = threads_of(block);
 	struct request_list list;
+	int error = 0;
 
-	while (t->in_flight) {
+	while (t->in_flight && !error) {
 		threads_kick(block);
 		list_init(&list);
 		pthread_mutex_lock(&t->mutex);
-		while (!t->finished.first)
-			pthread_cond_wait(&t->progress, &t->mutex);
+		error = threads_wait(t, deadline_ns ? &until : NULL);
 		list_move(&list, &t->finished);
 		pthread_mutex_unlock(&t->mutex);
 		threads_complete(t, &list);
 	}
+	return error;
+}
+
+/* Its waits end by the monotonic clock. */
+static void
+threads_init_progress(struct threads *t)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&t->progress, &attr);
+	pthread_condattr_destroy(&attr);
 }
 
 static void
@@ -337,7 +368,7 @@ threads_close(struct block *block)
 {
 	struct threads *t = threads_of(block);
 
-	threads_drain(block);
+	threads_drain(block, 0);
 	threads_stop(t);
 	close(t->fd);
 	threads_free(t);
@@ -388,7 +419,7 @@ threads_open(struct block **out, int fd, struct loop *loop)
 	list_init(&t->finished);
 	pthread_mutex_init(&t->mutex, NULL);
 	pthread_cond_init(&t->work, NULL);
-	pthread_cond_init(&t->progress, NULL);
+	threads_init_progress(t);
 	t->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	t->zeroes = mmap(NULL, RAW_ZEROES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	error = t->eventfd < 0 || t->zeroes == MAP_FAILED ? -errno : 0;

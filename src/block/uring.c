@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -19,7 +20,7 @@
 
 #include "base/log.h"
 
-enum { URING_FILE = 0 /* index of the registered file */ };
+enum { URING_FILE = 0 /* index of the registered file */, URING_POLL_MS = 100 };
 
 struct uring_slot {
 	struct block_request *request;
@@ -294,16 +295,22 @@ uring_ready(void *opaque, int events)
 	uring_kick(&u->block);
 }
 
-static void
-uring_drain(struct block *block)
+static int
+uring_drain(struct block *block, u64 deadline_ns)
 {
 	struct uring *u = uring_of(block);
+	struct pollfd ring = {.fd = u->ring.ring_fd, .events = POLLIN};
 
 	while (u->in_flight) {
 		uring_kick(block);
-		if (u->in_flight)
+		if (u->in_flight && !deadline_ns)
 			io_uring_submit_and_wait(&u->ring, 1);
+		else if (u->in_flight && loop_now() >= deadline_ns)
+			return -ETIMEDOUT;
+		else if (u->in_flight)
+			poll(&ring, 1, URING_POLL_MS);
 	}
+	return 0;
 }
 
 /* ---- opening and closing ---- */
@@ -325,7 +332,7 @@ uring_close(struct block *block)
 {
 	struct uring *u = uring_of(block);
 
-	uring_drain(block);
+	uring_drain(block, 0);
 	io_uring_queue_exit(&u->ring);
 	close(u->fd);
 	uring_free(u);

@@ -79,6 +79,8 @@ struct virtio_blk {
 	bool processing; /* blk_process is on the stack */
 	bool stalled;	 /* chains wait for requests to end */
 	bool said_error;
+	struct block_request flush; /* of virtio_blk_settle */
+	int flush_result;
 };
 
 struct blk_request {
@@ -389,7 +391,7 @@ blk_reset(struct virtio_device *v)
 {
 	struct virtio_blk *blk = blk_of(v);
 
-	blk->block->ops->drain(blk->block);
+	blk->block->ops->drain(blk->block, 0);
 	blk->stalled = false;
 }
 
@@ -475,4 +477,28 @@ virtio_blk_resized(struct virtio_blk *blk)
 {
 	put_le64(blk->v.config + CONFIG_CAPACITY, blk->block->size / BLK_SECTOR);
 	virtio_config_changed(&blk->v);
+}
+
+/* ---- before it is saved ---- */
+
+static void
+blk_flushed(void *opaque, int result)
+{
+	*(int *)opaque = result;
+}
+
+int
+virtio_blk_settle(struct virtio_blk *blk, u64 deadline_ns)
+{
+	struct block *block = blk->block;
+	int error = block->ops->drain(block, deadline_ns);
+
+	if (error || block->readonly)
+		return error;
+	blk->flush = (struct block_request){
+		.op = BLOCK_FLUSH, .done = blk_flushed, .opaque = &blk->flush_result};
+	error = block->ops->submit(block, &blk->flush);
+	if (!error)
+		error = block->ops->drain(block, deadline_ns);
+	return error ? error : blk->flush_result;
 }

@@ -19,4 +19,9 @@ int virtio_blk_create(struct pci_bus *bus, unsigned slot, const struct device_ho
 /* The disk changed its size on the host: tells the guest. */
 void virtio_blk_resized(struct virtio_blk *blk);
 
+/* Nothing is in flight and all that was written is durable when this returns 0; -ETIMEDOUT if
+ * the host does not end requests before DEADLINE_NS (monotonic), or another -errno. The vCPUs
+ * stand meanwhile. */
+int virtio_blk_settle(struct virtio_blk *blk, u64 deadline_ns);
+
 #endif

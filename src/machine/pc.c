@@ -45,6 +45,7 @@
 #include "device/virtio_rng.h"
 #include "machine/acpi.h"
 #include "machine/stream.h"
+#include "state/state.h"
 
 enum { IRQ_TIMER = 0, IRQ_KEYBOARD = 1, IRQ_COM1 = 4, IRQ_RTC = 8 };
 enum { GSI_TIMER = 2, GSI_PIRQ_A = 16, ISA_IRQS = 16 };
@@ -85,6 +86,7 @@ struct pc {
 	struct q35 *q35;
 	struct lpc *lpc;
 	struct virtio_console *console;
+	struct virtio_blk *disks[MACHINE_DISKS_MAX];
 };
 
 /* ---- interrupt wiring ---- */
@@ -444,7 +446,6 @@ pc_create_net(struct pc *pc, unsigned index, struct machine_net *net)
 static int
 pc_create_disk(struct pc *pc, unsigned index, struct machine_disk *disk)
 {
-	struct virtio_blk *device;
 	struct block *block;
 	int err;
 
@@ -453,7 +454,7 @@ pc_create_disk(struct pc *pc, unsigned index, struct machine_disk *disk)
 		return err;
 	disk->fd = -1;
 	err = virtio_blk_create(pc->bus, SLOT_DISK + index, &pc->host, block,
-				disk->serial ? disk->serial : "", &device);
+				disk->serial ? disk->serial : "", &pc->disks[index]);
 	if (err)
 		block->ops->close(block);
 	return err;
@@ -644,4 +645,55 @@ pc_quiet(const struct pc *pc)
 			return false;
 	}
 	return true;
+}
+
+/* ---- saved state ---- */
+
+int
+pc_settle(struct pc *pc, u64 deadline_ns, char *why, size_t why_size)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < MACHINE_DISKS_MAX && !err; i++) {
+		if (pc->disks[i])
+			err = virtio_blk_settle(pc->disks[i], deadline_ns);
+		if (err)
+			snprintf(why, why_size,
+				 err == -ETIMEDOUT
+					 ? "disk %u does not end its requests in time; is its host "
+					   "reachable?"
+					 : "disk %u cannot be written to the end: %s",
+				 i, strerror(-err));
+	}
+	pc_flush(pc);
+	return err;
+}
+
+static const struct state_field pc_fields[] = {
+	STATE_NUMBERS(struct pc, irq_sources, BIT(SOURCE_TEST + 1) - 1),
+	STATE_NUMBERS(struct pc, pin_sources, BIT(SOURCE_TEST + 1) - 1),
+	STATE_FLAG(struct pc, legacy_hpet),
+	STATE_END,
+};
+
+static const struct state_type pc_state_type = {"board", 1, pc_fields, NULL, NULL};
+
+/* What a part needs to be right when its loaded hook runs comes before it. */
+void
+pc_state(struct pc *pc, struct state_list *list)
+{
+	state_list_add(list, &pc_state_type, 0, pc, sizeof(*pc));
+	pic_state(pc->pic, list);
+	ioapic_state(pc->ioapic, list);
+	pit_state(pc->pit, list);
+	rtc_state(pc->rtc, list);
+	hpet_state(pc->hpet, list);
+	uart_state(pc->uart, list);
+	acpi_pm_state(pc->pm, list);
+	i8042_state(pc->i8042, list);
+	port92_state(pc->port92, list);
+	fw_cfg_state(pc->fw_cfg, list);
+	if (pc->testdev)
+		testdev_state(pc->testdev, list);
+	pci_bus_state(pc->bus, list);
 }

@@ -35,4 +35,13 @@ bool pc_quiet(const struct pc *pc);
 /* Writes what the guest has printed so far. Loop's thread. */
 void pc_flush(struct pc *pc);
 
+/* Everything that was written to disks is on them, and nothing is in flight; the guest's output is
+ * out. -ETIMEDOUT after DEADLINE_NS (monotonic), or another -errno, and one line in WHY. vCPUs
+ * standing, loop's thread. */
+int pc_settle(struct pc *pc, u64 deadline_ns, char *why, size_t why_size);
+
+struct state_list;
+/* Adds what is saved of the board and of every device (state/state.h). */
+void pc_state(struct pc *pc, struct state_list *list);
+
 #endif

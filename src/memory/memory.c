@@ -165,6 +165,18 @@ memory_ram_fd(const struct memory *mem)
 	return mem->fd;
 }
 
+int
+memory_clear(struct memory *mem)
+{
+	if (fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+		      (off_t)mem->ram_size) < 0)
+		return -errno;
+	memory_written(mem, 0, mem->low_size);
+	if (memory_high_size(mem))
+		memory_written(mem, MEMORY_HIGH, memory_high_size(mem));
+	return 0;
+}
+
 /* Offset of GPA and in *left how many bytes of RAM follow, or UINT64_MAX. */
 static u64
 memory_find_ram(const struct memory *mem, u64 gpa, u64 *left)

@@ -45,6 +45,10 @@ u64 memory_high_size(const struct memory *mem); /* bytes of RAM from 4 GiB */
 u8 *memory_ram_host(const struct memory *mem);	/* host address of memfd offset 0 */
 int memory_ram_fd(const struct memory *mem);
 
+/* All of RAM is zeroes, and takes no memory of the host's, as after create. Before anything runs.
+ * 0 or -errno. */
+int memory_clear(struct memory *mem);
+
 /* Offset into RAM of a gpa whose page is RAM, or UINT64_MAX. */
 u64 memory_ram_offset(const struct memory *mem, u64 gpa);
 

@@ -139,6 +139,8 @@ void state_list_add(struct state_list *list, const struct state_type *type, u32 
 		    void *object, size_t size);
 void state_list_free(struct state_list *list);
 
+bool state_list_has(const struct state_list *list, const char *name);
+
 /* Bytes of ITEM's section, and those bytes into BUF, which has room for them. NOW is the
  * monotonic time at which everything is saved. */
 size_t state_measure(const struct state_item *item);

@@ -170,6 +170,15 @@ state_list_free(struct state_list *list)
 	*list = (struct state_list){0};
 }
 
+bool
+state_list_has(const struct state_list *list, const char *name)
+{
+	for (unsigned i = 0; i < list->count; i++)
+		if (strcmp(list->items[i].type->name, name) == 0)
+			return true;
+	return false;
+}
+
 /* ---- saving ---- */
 
 size_t
