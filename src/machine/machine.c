@@ -24,6 +24,10 @@
 #include "boot/boot.h"
 #include "machine/hypervisor.h"
 #include "machine/pc.h"
+#include "machine/save.h"
+
+/* Disks have this long to end what they were asked for. */
+#define MACHINE_SETTLE_NS 30000000000ull
 
 enum machine_request { REQUEST_STOP = BIT(0), REQUEST_BUTTON = BIT(1), REQUEST_WAKE = BIT(2) };
 
@@ -260,7 +264,7 @@ machine_fail(int err, const char *what, char *why, size_t why_size)
 }
 
 static int
-machine_load(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why, size_t why_size)
+machine_load_kernel(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why, size_t why_size)
 {
 	const struct machine_config *c = &machine->config;
 	struct boot_file initrds[MACHINE_INITRDS_MAX];
@@ -305,7 +309,9 @@ machine_boot(struct machine *machine, char *why, size_t why_size)
 	u64 rsdp = pc_power_on(machine->pc);
 	int err;
 
-	err = machine_load(machine, rsdp, &bsp, why, why_size);
+	if (machine->config.from_state && machine->status == MACHINE_CREATED)
+		return 0;
+	err = machine_load_kernel(machine, rsdp, &bsp, why, why_size);
 	if (err)
 		return err;
 	return machine_fail(machine_set_cpus(machine, &bsp),
@@ -722,6 +728,8 @@ machine_start(struct machine *machine)
 {
 	if (machine->status != MACHINE_CREATED)
 		return -EALREADY;
+	if (machine->config.from_state)
+		return -EINVAL;
 	machine->status = MACHINE_RUNNING;
 	machine->started_ns = loop_now();
 	vcpus_resume(machine_vcpus(machine));
@@ -826,4 +834,82 @@ machine_vcpu_state(struct machine *machine, unsigned index, struct cpu_state *st
 	if (machine->status != MACHINE_PAUSED)
 		return -EBUSY;
 	return vcpus_get_state(machine_vcpus(machine), index, state);
+}
+
+/* ---- saved state ---- */
+
+static struct save_machine
+machine_parts(struct machine *machine)
+{
+	return (struct save_machine){.memory = machine->memory,
+				     .pc = machine->pc,
+				     .vcpus = machine_vcpus(machine),
+				     .vcpu_count = machine->config.vcpus,
+				     .model = &machine->model,
+				     .resets = &machine->resets};
+}
+
+/* With the lock. What is due is done first: no timer is lost between two processes. */
+static int
+machine_save_locked(struct machine *machine, const struct state_io *io, const char *note, char *why,
+		    size_t why_size)
+{
+	struct save_machine parts = machine_parts(machine);
+	u64 now = loop_now();
+	int err = pc_settle(machine->pc, now + MACHINE_SETTLE_NS, why, why_size);
+
+	if (err)
+		return err;
+	now = loop_now();
+	loop_expire(machine->loop, now);
+	if (machine->ended || machine->reset_wanted) {
+		snprintf(why, why_size, "the VM is about to end, or to start again; try once more");
+		return -EBUSY;
+	}
+	return save_write(&parts, io, note, now, why, why_size);
+}
+
+int
+machine_save(struct machine *machine, const struct state_io *io, const char *note, char *why,
+	     size_t why_size)
+{
+	/* -EDEADLK: a callback's caller holds the lock for us. */
+	bool held = pthread_mutex_lock(&machine->lock) == EDEADLK;
+	int err = -EBUSY;
+
+	if (machine->status == MACHINE_PAUSED ||
+	    (machine->status == MACHINE_CREATED && !machine->config.from_state))
+		err = machine_save_locked(machine, io, note, why, why_size);
+	else
+		snprintf(why, why_size, "the VM is not paused");
+	if (!held)
+		pthread_mutex_unlock(&machine->lock);
+	return err;
+}
+
+int
+machine_load(struct machine *machine, const struct state_io *io, char *why, size_t why_size)
+{
+	struct save_machine parts = machine_parts(machine);
+	int err;
+
+	if (machine->status != MACHINE_CREATED || !machine->config.from_state) {
+		snprintf(why, why_size, "the machine has a state already");
+		return -EALREADY;
+	}
+	pthread_mutex_lock(&machine->lock);
+	err = save_read(&parts, io, loop_now(), why, why_size);
+	machine->config.from_state = err != 0;
+	pthread_mutex_unlock(&machine->lock);
+	return err;
+}
+
+void
+machine_retire(struct machine *machine)
+{
+	bool held = pthread_mutex_lock(&machine->lock) == EDEADLK;
+
+	machine_end(machine, MACHINE_SUSPENDED, 0, "the VM was suspended");
+	if (!held)
+		pthread_mutex_unlock(&machine->lock);
 }

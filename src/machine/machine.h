@@ -42,6 +42,7 @@ enum machine_end_kind {
 	MACHINE_GUEST_FAILED,  /* triple fault, reset in a panic, halted for ever: text */
 	MACHINE_ENGINE_FAILED, /* the hypervisor could not go on, or a host problem: text */
 	MACHINE_STOPPED,       /* by machine_stop */
+	MACHINE_SUSPENDED,     /* by machine_retire: it goes on from its saved state */
 };
 
 struct machine_end {
@@ -91,6 +92,8 @@ struct machine_config {
 	unsigned vcpus;
 	u64 code_cache; /* bytes, 0: the engine's default */
 
+	/* Nothing is booted: machine_load comes before machine_start. The kernel is for resets. */
+	bool from_state;
 	int kernel_fd;		 /* required */
 	const char *kernel_name; /* for messages, NULL: none; likewise the initrds', which
 				  * multiboot modules are also told */
@@ -152,6 +155,18 @@ int machine_switch(struct machine *machine, const struct engine_ops *engine, int
 void machine_stop(struct machine *machine);
 /* The guest sees its ACPI power button pressed. */
 void machine_power_button(struct machine *machine);
+
+struct state_io;
+/* Writes all of the state of a machine that is paused or not started, and NOTE, which is its owner's. Requests of disks are
+ * waited for, and what they wrote is made durable, within a limit of time. The machine can go on
+ * afterwards, whether it worked or not. Loop's thread. 0, or -errno and one line in WHY. */
+int machine_save(struct machine *machine, const struct state_io *io, const char *note, char *why,
+		 size_t why_size);
+/* Into a machine created with from_state and not started: it then goes on where the saved one
+ * stood. 0, or -errno and WHY: then it can only be destroyed. */
+int machine_load(struct machine *machine, const struct state_io *io, char *why, size_t why_size);
+/* Ends a paused VM as MACHINE_SUSPENDED. */
+void machine_retire(struct machine *machine);
 
 enum machine_status { MACHINE_CREATED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };
 

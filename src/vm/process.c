@@ -36,6 +36,7 @@ process_end_json(const struct machine_end *end)
 		[MACHINE_GUEST_FAILED] = PROTOCOL_END_GUEST_FAILED,
 		[MACHINE_ENGINE_FAILED] = PROTOCOL_END_ENGINE_FAILED,
 		[MACHINE_STOPPED] = PROTOCOL_END_QUIT,
+		[MACHINE_SUSPENDED] = PROTOCOL_END_SUSPENDED,
 	};
 	/* Text may quote guest bytes: what is not UTF-8 would make json_string fail. */
 	json_t *text = json_string(end->text);

@@ -36,5 +36,6 @@ enum { PROTOCOL_VERSION = 1, PROTOCOL_LINE_MAX = 128 * 1024, PROTOCOL_FD = 3 };
 #define PROTOCOL_END_GUEST_FAILED "guest-failed"
 #define PROTOCOL_END_ENGINE_FAILED "engine-failed"
 #define PROTOCOL_END_QUIT "quit"
+#define PROTOCOL_END_SUSPENDED "suspended"
 
 #endif
