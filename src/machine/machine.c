@@ -22,6 +22,7 @@
 
 #include "base/log.h"
 #include "boot/boot.h"
+#include "cpu/cpu_saved.h"
 #include "machine/hypervisor.h"
 #include "machine/pc.h"
 #include "machine/save.h"
@@ -912,4 +913,28 @@ machine_retire(struct machine *machine)
 	machine_end(machine, MACHINE_SUSPENDED, 0, "the VM was suspended");
 	if (!held)
 		pthread_mutex_unlock(&machine->lock);
+}
+
+int
+machine_peek(const struct state_io *io, char **note, struct cpu_model *model, u64 *ram_size,
+	     char *why, size_t why_size)
+{
+	return save_peek(io, note, model, ram_size, why, why_size);
+}
+
+int
+machine_model_fits(const struct cpu_model *model, unsigned vcpus, char *why, size_t why_size)
+{
+	const char *missing = "";
+	struct cpu_model host;
+	int err = cpu_model_compute(&host, model->name, vcpus, &missing);
+
+	if (err == -ENOTSUP)
+		snprintf(why, why_size,
+			 "this host's CPU has no %s, which CPU model %s of the saved VM needs; use a "
+			 "host that has",
+			 missing, model->name);
+	else if (err)
+		snprintf(why, why_size, "the state's CPU model %s is not known here", model->name);
+	return err ? err : cpu_saved_fits(model, &host, why, why_size);
 }

@@ -165,6 +165,13 @@ int machine_save(struct machine *machine, const struct state_io *io, const char 
 /* Into a machine created with from_state and not started: it then goes on where the saved one
  * stood. 0, or -errno and WHY: then it can only be destroyed. */
 int machine_load(struct machine *machine, const struct state_io *io, char *why, size_t why_size);
+/* Note (to be freed) and CPU model of a state, without which there is no machine for it, and the
+ * size of its RAM; each may be NULL. 0, or -errno and WHY. */
+int machine_peek(const struct state_io *io, char **note, struct cpu_model *model, u64 *ram_size,
+		 char *why, size_t why_size);
+/* Whether this host can show MODEL, of a machine that was saved: 0, or -errno and WHY, which names
+ * what it lacks. */
+int machine_model_fits(const struct cpu_model *model, unsigned vcpus, char *why, size_t why_size);
 /* Ends a paused VM as MACHINE_SUSPENDED. */
 void machine_retire(struct machine *machine);
 

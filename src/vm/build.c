@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vm/suspend.h"
 #include "vm/vm.h"
 
 static const struct engine_ops *const build_engines[] = {&engine_translator};
@@ -102,7 +103,8 @@ build_machine(struct vm *vm, char *why, size_t why_size)
 				   .opaque = vm,
 				   .rescued = build_rescued};
 	char serials[VM_DISKS_MAX][21];
-	int rc = build_model(vm, why, why_size);
+	int rc = vm->resources.state >= 0 ? suspend_take_model(vm, why, why_size)
+					  : build_model(vm, why, why_size);
 
 	if (rc < 0)
 		return rc;
@@ -123,5 +125,9 @@ build_machine(struct vm *vm, char *why, size_t why_size)
 		vm->resources.net = -1; /* taken over, like the disks */
 		memcpy(m.nets[0].mac, c->mac, sizeof(c->mac));
 	}
-	return machine_create(&vm->machine, &m, why, why_size);
+	m.from_state = vm->resources.state >= 0;
+	rc = machine_create(&vm->machine, &m, why, why_size);
+	if (rc == 0 && m.from_state)
+		rc = suspend_load(vm, why, why_size);
+	return rc;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "vm/protocol.h"
+#include "vm/suspend.h"
 #include "vm/vm.h"
 
 struct command_call {
@@ -63,8 +64,9 @@ command_start(struct vm *vm, struct command_call *call)
 
 	if (rc == 0)
 		rc = build_machine(vm, call->why, call->why_size);
+	vm->held = json_is_true(json_object_get(call->request, "hold"));
 	if (rc == 0)
-		vm->phase = VM_BUILT;
+		vm->phase = vm->held ? VM_HELD : VM_BUILT;
 	command_note_why(vm, call->request);
 	return rc;
 }
@@ -131,7 +133,10 @@ command_pause(struct vm *vm, struct command_call *call)
 static int
 command_resume(struct vm *vm, struct command_call *call)
 {
-	(void)call;
+	if (suspend_holds(vm)) {
+		snprintf(call->why, call->why_size, "the VM is being suspended; wait until it is");
+		return -EBUSY;
+	}
 	machine_resume(vm->machine);
 	return 0;
 }
@@ -161,6 +166,10 @@ command_switch(struct vm *vm, struct command_call *call)
 			 "there is no hypervisor \"%.32s\"; switch to kvm or biga", to ? to : "");
 		return -ENOENT;
 	}
+	if (suspend_holds(vm)) {
+		snprintf(call->why, call->why_size, "the VM is being suspended; wait until it is");
+		return -EBUSY;
+	}
 	if (strcmp(from, to) == 0 && !json_is_true(json_object_get(call->request, "fresh"))) {
 		snprintf(call->why, call->why_size, "the VM runs on %s already", to);
 		return -EALREADY;
@@ -174,6 +183,35 @@ command_switch(struct vm *vm, struct command_call *call)
 	json_object_set_new(call->reply, "prepare-ns", json_integer((json_int_t)times.prepare));
 	json_object_set_new(call->reply, "pause-ns", json_integer((json_int_t)times.pause));
 	return 0;
+}
+
+static int
+command_suspend(struct vm *vm, struct command_call *call)
+{
+	(void)vm;
+	return suspend_save(call->client, channel_take_fd(call->client->channel), call->reply,
+			    call->why, call->why_size);
+}
+
+static int
+command_suspended(struct vm *vm, struct command_call *call)
+{
+	(void)vm;
+	return suspend_finish(call->client, call->why, call->why_size);
+}
+
+static int
+command_suspend_undo(struct vm *vm, struct command_call *call)
+{
+	(void)vm;
+	return suspend_undo(call->client, call->why, call->why_size);
+}
+
+static int
+command_go(struct vm *vm, struct command_call *call)
+{
+	(void)vm;
+	return suspend_go(call->client, call->request, call->why, call->why_size);
 }
 
 /* 64 bits do not fit a JSON number of every reader. */
@@ -219,7 +257,12 @@ command_registers(struct vm *vm, struct command_call *call)
 	return 0;
 }
 
-enum { IN_NEW = BIT(VM_NEW), IN_CONFIGURED = BIT(VM_CONFIGURED), IN_BUILT = BIT(VM_BUILT) };
+enum {
+	IN_NEW = BIT(VM_NEW),
+	IN_CONFIGURED = BIT(VM_CONFIGURED),
+	IN_HELD = BIT(VM_HELD),
+	IN_BUILT = BIT(VM_BUILT)
+};
 
 static const struct command {
 	const char *name;
@@ -229,12 +272,16 @@ static const struct command {
 	{"configure", IN_NEW, command_configure},
 	{"give", IN_CONFIGURED | IN_BUILT, command_give},
 	{"start", IN_CONFIGURED, command_start},
-	{"info", IN_CONFIGURED | IN_BUILT, command_info},
-	{"quit", IN_NEW | IN_CONFIGURED | IN_BUILT, command_quit},
+	{"info", IN_CONFIGURED | IN_HELD | IN_BUILT, command_info},
+	{"quit", IN_NEW | IN_CONFIGURED | IN_HELD | IN_BUILT, command_quit},
 	{"power-button", IN_BUILT, command_power_button},
 	{"pause", IN_BUILT, command_pause},
 	{"resume", IN_BUILT, command_resume},
 	{"switch", IN_BUILT, command_switch},
+	{"suspend", IN_BUILT, command_suspend},
+	{"suspended", IN_BUILT, command_suspended},
+	{"suspend-undo", IN_BUILT, command_suspend_undo},
+	{"go", IN_HELD | IN_BUILT, command_go},
 	{"registers", IN_BUILT, command_registers},
 };
 

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "vm/protocol.h"
+#include "vm/suspend.h"
 #include "vm/vm.h"
 
 static bool
@@ -32,6 +33,7 @@ static void
 control_close(struct vm_client *client)
 {
 	client->closing = true;
+	suspend_client_gone(client);
 	if (client->watch) {
 		loop_remove_fd(client->watch);
 		client->watch = NULL;

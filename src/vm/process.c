@@ -126,6 +126,8 @@ vm_process_main(int control)
 	rc = process_prepare(&vm);
 	if (rc == 0)
 		process_run(&vm);
+	machine_destroy(vm.machine);
+	json_decref(vm.host_note);
 	vm_resources_close(&vm.resources);
 	vm_config_clear(&vm.config);
 	channel_destroy(vm_front(&vm)->channel);

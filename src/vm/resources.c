@@ -14,7 +14,7 @@
 void
 vm_resources_init(struct vm_resources *r)
 {
-	r->kernel = r->net = r->console = r->control = -1;
+	r->kernel = r->net = r->console = r->control = r->state = -1;
 	for (unsigned i = 0; i < VM_INITRDS_MAX; i++)
 		r->initrds[i] = -1;
 	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
@@ -35,6 +35,7 @@ vm_resources_close(struct vm_resources *r)
 	resources_close_one(&r->kernel);
 	resources_close_one(&r->net);
 	resources_close_one(&r->console);
+	resources_close_one(&r->state);
 	resources_close_one(&r->control);
 	for (unsigned i = 0; i < VM_INITRDS_MAX; i++)
 		resources_close_one(&r->initrds[i]);
@@ -135,6 +136,8 @@ resources_slot(struct vm_resources *r, const struct vm_config *c, const char *wh
 
 	if (strcmp(what, "kernel") == 0)
 		return *bad = resources_check_file(fd, false), &r->kernel;
+	if (strcmp(what, "state") == 0)
+		return *bad = resources_check_file(fd, false), &r->state;
 	if (strcmp(what, "net") == 0 && c->net)
 		return *bad = resources_check_net(fd), &r->net;
 	if (strcmp(what, "console") == 0 && c->console != VM_CONSOLE_NONE)

@@ -6,6 +6,7 @@
  *	kernel, initrd0.., disk0..	regular files (disks: also block devices)
  *	net				a SOCK_SEQPACKET or SOCK_DGRAM socket, see net/net.h
  *	console				anything that can be written to
+ *	state				a regular file: the VM starts from it (suspend.h)
  *	control				a listening Unix stream socket; may be missing
  */
 #ifndef VM_RESOURCES_H
@@ -19,6 +20,7 @@ struct vm_resources {
 	int disks[VM_DISKS_MAX];
 	int net;
 	int console;
+	int state;
 	int control;
 };
 

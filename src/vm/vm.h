@@ -14,7 +14,13 @@
 #include "vm/config.h"
 #include "vm/resources.h"
 
-enum vm_phase { VM_NEW, VM_CONFIGURED, VM_BUILT, VM_OVER };
+enum vm_phase {
+	VM_NEW,
+	VM_CONFIGURED,
+	VM_HELD, /* there is a machine; it waits for the front's "go" */
+	VM_BUILT,
+	VM_OVER
+};
 enum { VM_CLIENTS_MAX = 17, VM_HYPERVISOR_WHY = 256 };
 
 /* A control connection. */
@@ -37,6 +43,11 @@ struct vm {
 	struct vm_resources resources;
 	struct cpu_model model;
 	struct machine *machine;
+	/* suspend.c */
+	json_t *host_note;	     /* the front's part of a state's note, or NULL */
+	struct vm_client *suspender; /* has a state, and will say what became of it */
+	bool held;		     /* waits for "go" */
+	bool was_paused;	     /* before it was suspended */
 };
 
 static inline struct vm_client *

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "machine/machine.h"
+#include "state/file.h"
 
 struct machine {
 	pthread_mutex_t lock;
@@ -259,6 +260,55 @@ machine_vcpu_state(struct machine *m, unsigned index, struct cpu_state *state)
 	memset(state, 0, sizeof(*state));
 	state->rip = 0xfff0;
 	return 0;
+}
+
+/* Its state is the note alone. */
+int
+machine_save(struct machine *m, const struct state_io *io, const char *note, char *why,
+	     size_t why_size)
+{
+	if (strstr(m->script, "no-save")) {
+		snprintf(why, why_size, "the state cannot be written: No space left on device");
+		return -ENOSPC;
+	}
+	return io->write(io->opaque, note, strlen(note)) == (ssize_t)strlen(note) ? 0 : -EIO;
+}
+
+int
+machine_load(struct machine *m, const struct state_io *io, char *why, size_t why_size)
+{
+	(void)m;
+	(void)io;
+	snprintf(why, why_size, "no states here");
+	return -EINVAL;
+}
+
+int
+machine_peek(const struct state_io *io, char **note, struct cpu_model *model, u64 *ram_size,
+	     char *why, size_t why_size)
+{
+	(void)io;
+	(void)note;
+	(void)model;
+	(void)ram_size;
+	snprintf(why, why_size, "no states here");
+	return -EINVAL;
+}
+
+int
+machine_model_fits(const struct cpu_model *model, unsigned vcpus, char *why, size_t why_size)
+{
+	(void)model;
+	(void)vcpus;
+	(void)why;
+	(void)why_size;
+	return 0;
+}
+
+void
+machine_retire(struct machine *m)
+{
+	fake_end(m, MACHINE_SUSPENDED, 0, "the VM was suspended");
 }
 
 int
