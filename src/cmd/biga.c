@@ -31,6 +31,7 @@ static const struct subcommand {
 	{"list", cmd_list, "list the VMs that run"},
 	{"info", cmd_info, "tell about a running VM"},
 	{"switch", cmd_switch, "move a running VM to another hypervisor"},
+	{"suspend", cmd_suspend, "save a running VM in a file, and end it"},
 	{"pause", cmd_pause, "stop a running VM's processors"},
 	{"unpause", cmd_unpause, "let them go on"},
 	{"doctor", cmd_doctor, "say which hypervisors this host has, and why not"},

@@ -11,6 +11,7 @@
 #include "cmd/host_kvm_choose.h"
 #include "cmd/run_open.h"
 #include "cmd/run_options.h"
+#include "cmd/state_note.h"
 #include "cmd/terminal.h"
 #include "engine/engine.h"
 
@@ -91,9 +92,16 @@ run_open_and_go(struct run_options *o)
 {
 	struct vm_resources resources;
 	char why[HOST_CHOICE_LINE];
-	int status;
+	int status = 0, state = -1;
 
-	status = run_open(&resources, o, why, sizeof(why));
+	vm_resources_init(&resources);
+	if (o->state_path)
+		status = state = state_note_open(o, why, sizeof(why));
+	if (status >= 0)
+		status = run_open(&resources, o, why, sizeof(why));
+	resources.state = state;
+	if (status == 0 && o->state_path)
+		status = state_note_check(o, &resources, why, sizeof(why));
 	if (status == 0)
 		status = run_choose_hypervisor(o, why, sizeof(why));
 	if (status < 0) {

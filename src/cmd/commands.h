@@ -13,6 +13,7 @@ int cmd_info(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_switch(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
+int cmd_suspend(int argc, char **argv);
 int cmd_unpause(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 

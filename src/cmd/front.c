@@ -21,16 +21,19 @@
 
 #include "base/log.h"
 #include "cmd/commands.h"
+#include "cmd/disk_mark.h"
 #include "cmd/endpoint.h"
 #include "cmd/front_net.h"
 #include "cmd/relay.h"
 #include "cmd/spawn.h"
+#include "cmd/state_note.h"
 #include "vm/channel.h"
 #include "vm/protocol.h"
 
 enum {
 	FRONT_QUIT_MS = 4000,  /* for a VM to end when asked */
 	FRONT_DRAIN_MS = 2000, /* for its last output to be taken */
+	FRONT_START_ID = 1,    /* names the answer to "start" */
 	FRONT_POLL_SIGNALS = RELAY_POLLS,
 	FRONT_POLL_CONTROL,
 	FRONT_POLLS,
@@ -109,7 +112,7 @@ front_end_status(const char *reason, u32 value)
 		int status;
 	} statuses[] = {
 		{PROTOCOL_END_POWERED_OFF, 0},	 {PROTOCOL_END_RESET, 0},
-		{PROTOCOL_END_QUIT, 0},		 {PROTOCOL_END_GUEST_FAILED, 1},
+		{PROTOCOL_END_SUSPENDED, 0},	 {PROTOCOL_END_QUIT, 0},		 {PROTOCOL_END_GUEST_FAILED, 1},
 		{PROTOCOL_END_ENGINE_FAILED, 1},
 	};
 
@@ -140,6 +143,32 @@ front_ended(struct front *f, const json_t *message)
 		f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;
 }
 
+/* The VM is about to run with its disks: no state that was saved before is good any more. */
+static void
+front_go(struct front *f, bool first)
+{
+	const struct vm_config *c = &f->options->config;
+	char why[VM_WHY];
+	int rc = 0;
+
+	for (unsigned i = 0; i < c->disk_count && !rc; i++)
+		if (!c->disks[i].readonly)
+			rc = disk_mark_clear(c->disks[i].path, why, sizeof(why));
+	if (rc && first) {
+		terminal_restore(&f->terminal);
+		log_error("%s", why);
+		front_quit(f, EXIT_USAGE);
+		return;
+	}
+	if (rc)
+		log_warning("%s; do not go on from a state saved just now", why);
+	if (f->control)
+		channel_send(f->control,
+			     json_pack("{s:s, s:o}", "do", "go", "host",
+				       state_note_host(f->options)),
+			     NULL, 0);
+}
+
 static void
 front_message(struct front *f, const json_t *message)
 {
@@ -152,6 +181,11 @@ front_message(struct front *f, const json_t *message)
 			log_warning("the terminal cannot be made raw: keys arrive by lines");
 	} else if (event && strcmp(event, PROTOCOL_EVENT_ENDED) == 0) {
 		front_ended(f, message);
+	} else if (event && strcmp(event, PROTOCOL_EVENT_HELD) == 0) {
+		front_go(f, false);
+	} else if (json_is_true(ok) &&
+		   json_integer_value(json_object_get(message, "id")) == FRONT_START_ID) {
+		front_go(f, true);
 	} else if (json_is_false(ok) && !f->decided) {
 		terminal_restore(&f->terminal);
 		log_error("%s", error ? error : "the VM process refused a request");
@@ -419,6 +453,8 @@ front_configure(struct front *f, const struct vm_resources *r)
 	if (rc == 0)
 		rc = front_give(f, "console", -1, r->console);
 	if (rc == 0)
+		rc = front_give(f, "state", -1, r->state);
+	if (rc == 0)
 		rc = front_give(f, "control", -1, f->endpoint.listener);
 	return rc;
 }
@@ -484,7 +520,8 @@ front_start(struct front *f, struct vm_resources *r, char *why, size_t size)
 	if (rc == 0)
 		rc = channel_send(
 			f->control,
-			json_pack("{s:s, s:s}", "do", "start", "why", f->options->hypervisor_why),
+			json_pack("{s:s, s:i, s:s, s:b}", "do", "start", "id", FRONT_START_ID,
+				  "why", f->options->hypervisor_why, "hold", 1),
 			NULL, 0);
 	/* A VM process that went away shows in the loop; one that does not listen is ended. */
 	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {

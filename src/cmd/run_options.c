@@ -13,6 +13,7 @@
 
 const char run_options_help[] =
 	"Usage: biga run --kernel FILE [OPTIONS]\n"
+	"       biga run --state FILE [OPTIONS]\n"
 	"Runs a VM in this terminal until it ends. Ctrl-A x ends it, Ctrl-A h shows the keys.\n"
 	"\n"
 	"What to boot\n"
@@ -21,6 +22,8 @@ const char run_options_help[] =
 	"  --append TEXT         the kernel's command line\n"
 	"                        (default: console=ttyS0 panic=-1, and root=/dev/vda rw if there\n"
 	"                        is a disk and no initrd)\n"
+	"  --state FILE          nothing: goes on where `biga suspend` saved a VM, with what that had;\n"
+	"                        only --name, --console, --hypervisor, --code-cache go with it\n"
 	"The machine\n"
 	"  --name NAME           its name (default: biga-PID)\n"
 	"  --cpus N              processors, 1 to 16 (default: 1)\n"
@@ -191,6 +194,15 @@ run_set_append(struct run_options *o, char *arg, char *why, size_t size)
 		return run_refuse(why, size, "--append is longer than %d bytes; shorten it",
 				  VM_APPEND_MAX - 1);
 	return run_set_string(&o->config.append, arg, why, size);
+}
+
+static int
+run_set_state(struct run_options *o, char *arg, char *why, size_t size)
+{
+	if (*arg == '\0')
+		return run_refuse(why, size, "--state needs the path of a saved state");
+	o->state_path = arg;
+	return 0;
 }
 
 static int
@@ -423,27 +435,29 @@ static const struct run_option {
 	const char *name;
 	int has_arg;
 	int (*set)(struct run_options *options, char *arg, char *why, size_t size);
+	bool with_state; /* goes with --state */
 } run_option_table[] = {
-	{"name", required_argument, run_set_name},
-	{"hypervisor", required_argument, run_set_hypervisor},
-	{"cpu-model", required_argument, run_set_cpu_model},
-	{"cpus", required_argument, run_set_cpus},
-	{"memory", required_argument, run_set_memory},
-	{"code-cache", required_argument, run_set_code_cache},
-	{"kernel", required_argument, run_set_kernel},
-	{"initrd", required_argument, run_set_initrd},
-	{"append", required_argument, run_set_append},
-	{"disk", required_argument, run_set_disk},
-	{"net", required_argument, run_set_net},
-	{"console", required_argument, run_set_console},
-	{"console-device", required_argument, run_set_console_device},
-	{"debug-exit", no_argument, run_set_debug_exit},
-	{"testdev", no_argument, run_set_testdev},
-	{"no-reboot", no_argument, run_set_no_reboot},
-	{"dry-run", no_argument, run_set_dry_run},
-	{"quiet", no_argument, run_set_quiet},
-	{"help", no_argument, run_set_help},
-	{"version", no_argument, run_set_version},
+	{"state", required_argument, run_set_state, true},
+	{"name", required_argument, run_set_name, true},
+	{"hypervisor", required_argument, run_set_hypervisor, true},
+	{"cpu-model", required_argument, run_set_cpu_model, false},
+	{"cpus", required_argument, run_set_cpus, false},
+	{"memory", required_argument, run_set_memory, false},
+	{"code-cache", required_argument, run_set_code_cache, true},
+	{"kernel", required_argument, run_set_kernel, false},
+	{"initrd", required_argument, run_set_initrd, false},
+	{"append", required_argument, run_set_append, false},
+	{"disk", required_argument, run_set_disk, false},
+	{"net", required_argument, run_set_net, false},
+	{"console", required_argument, run_set_console, true},
+	{"console-device", required_argument, run_set_console_device, false},
+	{"debug-exit", no_argument, run_set_debug_exit, false},
+	{"testdev", no_argument, run_set_testdev, false},
+	{"no-reboot", no_argument, run_set_no_reboot, false},
+	{"dry-run", no_argument, run_set_dry_run, true},
+	{"quiet", no_argument, run_set_quiet, true},
+	{"help", no_argument, run_set_help, true},
+	{"version", no_argument, run_set_version, true},
 };
 
 /* getopt says no more than that something is wrong with an option. */
@@ -478,6 +492,7 @@ run_parse_words(struct run_options *o, int argc, char **argv, char *why, size_t 
 	while ((c = getopt_long(argc, argv, "+:", table, &index)) != -1) {
 		if (c != 0)
 			return run_bad_option(c, argv, why, size);
+		o->given |= BIT(index);
 		rc = run_option_table[index].set(o, optarg, why, size);
 		if (rc < 0)
 			return rc;
@@ -487,6 +502,40 @@ run_parse_words(struct run_options *o, int argc, char **argv, char *why, size_t 
 				  "unexpected word '%.80s'; a kernel is given with --kernel, a "
 				  "disk with --disk",
 				  argv[optind]);
+	return 0;
+}
+
+bool
+run_options_given(const struct run_options *o, const char *name)
+{
+	_Static_assert(ARRAY_LEN(run_option_table) <= 32, "a bit each in GIVEN");
+
+	for (size_t i = 0; i < ARRAY_LEN(run_option_table); i++)
+		if (strcmp(run_option_table[i].name, name) == 0)
+			return (o->given & BIT(i)) != 0;
+	return false;
+}
+
+int
+run_options_net(struct run_options *o, const char *net, char *why, size_t size)
+{
+	char *copy = strdup(net);
+	int rc = copy ? run_set_net(o, copy, why, size) : run_refuse(why, size, "out of memory");
+
+	free(copy);
+	return rc;
+}
+
+/* A saved VM has what it was saved with. */
+static int
+run_check_state(const struct run_options *o, char *why, size_t size)
+{
+	for (size_t i = 0; i < ARRAY_LEN(run_option_table); i++)
+		if ((o->given & BIT(i)) && !run_option_table[i].with_state)
+			return run_refuse(why, size,
+					  "--%s does not go with --state: the VM has what it was "
+					  "saved with; remove it",
+					  run_option_table[i].name);
 	return 0;
 }
 
@@ -519,6 +568,8 @@ run_options_parse(struct run_options *o, int argc, char **argv, char *why, size_
 	rc = run_parse_words(o, argc, argv, why, why_size);
 	if (rc < 0 || o->help || o->version)
 		return rc;
+	if (o->state_path)
+		return run_check_state(o, why, why_size);
 	rc = run_default_append(o, why, why_size);
 	if (rc < 0)
 		return rc;
@@ -533,4 +584,6 @@ run_options_clear(struct run_options *o)
 	vm_config_clear(&o->config);
 	free(o->net_text);
 	o->net_text = NULL;
+	json_decref(o->state_note);
+	o->state_note = NULL;
 }

@@ -20,6 +20,9 @@ struct run_options {
 	unsigned forward_count;
 	char *net_text; /* what FORWARDS point into */
 	bool host_loopback, ipv6;
+	const char *state_path; /* NULL: it boots */
+	json_t *state_note;	/* the state's own (state_note.h), or NULL */
+	u32 given;		/* which options were given, see run_options_given */
 	bool dry_run, quiet, help, version;
 };
 
@@ -27,6 +30,10 @@ struct run_options {
  * WHY. To be cleared in either case. */
 int run_options_parse(struct run_options *options, int argc, char **argv, char *why,
 		      size_t why_size);
+/* Whether the option NAME stood on the command line. */
+bool run_options_given(const struct run_options *options, const char *name);
+/* Takes what --net takes. 0, or -EINVAL and WHY. */
+int run_options_net(struct run_options *options, const char *net, char *why, size_t why_size);
 void run_options_clear(struct run_options *options);
 
 extern const char run_options_help[];
