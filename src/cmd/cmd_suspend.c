@@ -199,9 +199,8 @@ suspend_block_signals(void)
 static const char *
 suspend_options(int argc, char **argv, const char **to, int *status)
 {
-	static const struct option table[] = {{"to", required_argument, NULL, 't'},
-					      {"help", no_argument, NULL, 'h'},
-					      {0}};
+	static const struct option table[] = {
+		{"to", required_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {0}};
 	int c;
 
 	*status = EXIT_USAGE;

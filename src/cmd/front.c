@@ -111,9 +111,9 @@ front_end_status(const char *reason, u32 value)
 		const char *reason;
 		int status;
 	} statuses[] = {
-		{PROTOCOL_END_POWERED_OFF, 0},	 {PROTOCOL_END_RESET, 0},
-		{PROTOCOL_END_SUSPENDED, 0},	 {PROTOCOL_END_QUIT, 0},		 {PROTOCOL_END_GUEST_FAILED, 1},
-		{PROTOCOL_END_ENGINE_FAILED, 1},
+		{PROTOCOL_END_POWERED_OFF, 0},	{PROTOCOL_END_RESET, 0},
+		{PROTOCOL_END_SUSPENDED, 0},	{PROTOCOL_END_QUIT, 0},
+		{PROTOCOL_END_GUEST_FAILED, 1}, {PROTOCOL_END_ENGINE_FAILED, 1},
 	};
 
 	if (strcmp(reason, PROTOCOL_END_DEBUG_EXIT) == 0)
@@ -163,10 +163,10 @@ front_go(struct front *f, bool first)
 	if (rc)
 		log_warning("%s; do not go on from a state saved just now", why);
 	if (f->control)
-		channel_send(f->control,
-			     json_pack("{s:s, s:o}", "do", "go", "host",
-				       state_note_host(f->options)),
-			     NULL, 0);
+		channel_send(
+			f->control,
+			json_pack("{s:s, s:o}", "do", "go", "host", state_note_host(f->options)),
+			NULL, 0);
 }
 
 static void
@@ -518,11 +518,11 @@ front_start(struct front *f, struct vm_resources *r, char *why, size_t size)
 		return rc;
 	rc = front_configure(f, r);
 	if (rc == 0)
-		rc = channel_send(
-			f->control,
-			json_pack("{s:s, s:i, s:s, s:b}", "do", "start", "id", FRONT_START_ID,
-				  "why", f->options->hypervisor_why, "hold", 1),
-			NULL, 0);
+		rc = channel_send(f->control,
+				  json_pack("{s:s, s:i, s:s, s:b}", "do", "start", "id",
+					    FRONT_START_ID, "why", f->options->hypervisor_why,
+					    "hold", 1),
+				  NULL, 0);
 	/* A VM process that went away shows in the loop; one that does not listen is ended. */
 	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) {
 		log_error("the VM process does not take its configuration: %s; this is an error of "

@@ -232,8 +232,8 @@ note_same_file(const json_t *disk, const struct stat *st)
 static int
 note_check_disk(const struct run_options *o, unsigned i, int fd, char *why, size_t size)
 {
-	const json_t *disk = json_array_get(
-		json_object_get(json_object_get(o->state_note, "host"), "disks"), i);
+	const json_t *disk =
+		json_array_get(json_object_get(json_object_get(o->state_note, "host"), "disks"), i);
 	const char *path = o->config.disks[i].path;
 	const char *mark = json_string_value(json_object_get(disk, "mark"));
 	char found[DISK_MARK];

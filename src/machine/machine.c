@@ -265,7 +265,8 @@ machine_fail(int err, const char *what, char *why, size_t why_size)
 }
 
 static int
-machine_load_kernel(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why, size_t why_size)
+machine_load_kernel(struct machine *machine, u64 rsdp, struct cpu_state *bsp, char *why,
+		    size_t why_size)
 {
 	const struct machine_config *c = &machine->config;
 	struct boot_file initrds[MACHINE_INITRDS_MAX];
@@ -931,7 +932,8 @@ machine_model_fits(const struct cpu_model *model, unsigned vcpus, char *why, siz
 
 	if (err == -ENOTSUP)
 		snprintf(why, why_size,
-			 "this host's CPU has no %s, which CPU model %s of the saved VM needs; use a "
+			 "this host's CPU has no %s, which CPU model %s of the saved VM needs; use "
+			 "a "
 			 "host that has",
 			 missing, model->name);
 	else if (err)

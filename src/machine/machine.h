@@ -157,9 +157,10 @@ void machine_stop(struct machine *machine);
 void machine_power_button(struct machine *machine);
 
 struct state_io;
-/* Writes all of the state of a machine that is paused or not started, and NOTE, which is its owner's. Requests of disks are
- * waited for, and what they wrote is made durable, within a limit of time. The machine can go on
- * afterwards, whether it worked or not. Loop's thread. 0, or -errno and one line in WHY. */
+/* Writes all of the state of a machine that is paused or not started, and NOTE, which is its
+ * owner's. Requests of disks are waited for, and what they wrote is made durable, within a limit of
+ * time. The machine can go on afterwards, whether it worked or not. Loop's thread. 0, or -errno and
+ * one line in WHY. */
 int machine_save(struct machine *machine, const struct state_io *io, const char *note, char *why,
 		 size_t why_size);
 /* Into a machine created with from_state and not started: it then goes on where the saved one

@@ -286,8 +286,8 @@ save_peek_model(struct state_reader *r, struct cpu_model *model)
 }
 
 int
-save_peek(const struct state_io *io, char **note, struct cpu_model *model, u64 *ram_size,
-	  char *why, size_t why_size)
+save_peek(const struct state_io *io, char **note, struct cpu_model *model, u64 *ram_size, char *why,
+	  size_t why_size)
 {
 	struct state_reader r;
 	int err = state_read_begin(&r, io, why, why_size);

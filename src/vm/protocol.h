@@ -28,7 +28,7 @@ enum { PROTOCOL_VERSION = 1, PROTOCOL_LINE_MAX = 128 * 1024, PROTOCOL_FD = 3 };
 #define PROTOCOL_EVENT_STARTED "started"
 #define PROTOCOL_EVENT_ENDED "ended"
 #define PROTOCOL_EVENT_SWITCHED "switched" /* "from", "to", "rescued", "text" */
-#define PROTOCOL_EVENT_HELD "held" /* see suspend.h */
+#define PROTOCOL_EVENT_HELD "held"	   /* see suspend.h */
 
 /* Reasons of PROTOCOL_EVENT_ENDED; "text" says more, "value" is debug-exit's. */
 #define PROTOCOL_END_POWERED_OFF "powered-off"

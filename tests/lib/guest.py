@@ -103,9 +103,12 @@ def qemu_command(kernel, initrds, append, cpus, memory, disks, net, extra, machi
 class Guest:
     def __init__(self, engine="biga", kernel=None, initrds=(), append="console=ttyS0 panic=-1",
                  cpus=1, memory="512M", disks=(), net=None, extra=(), machine="q35", echo=False,
-                 terminal=False):
+                 terminal=False, state=None):
+        """STATE: a file of `biga suspend`, and then only EXTRA counts beside it."""
         self.tmp = tempfile.mkdtemp(prefix="biga-guest-")
-        if engine == "biga":
+        if state:
+            command = [BIGA, "run", "--quiet", "--state", state, *extra]
+        elif engine == "biga":
             command = biga_command(kernel, initrds, append, cpus, memory, disks, net, list(extra))
         else:
             command = qemu_command(kernel, initrds, append, cpus, memory, disks, net,

@@ -363,9 +363,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_goes_on),	      cmocka_unit_test(test_same_again),
-		cmocka_unit_test(test_peek),	      cmocka_unit_test(test_other_machine),
-		cmocka_unit_test(test_damaged),	      cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_goes_on), cmocka_unit_test(test_same_again),
+		cmocka_unit_test(test_peek),	cmocka_unit_test(test_other_machine),
+		cmocka_unit_test(test_damaged), cmocka_unit_test(test_golden),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
