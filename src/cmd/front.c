@@ -9,6 +9,7 @@
 #include "cmd/front.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +25,8 @@
 #include "cmd/disk_mark.h"
 #include "cmd/endpoint.h"
 #include "cmd/front_net.h"
+#include "cmd/front_watch.h"
+#include "cmd/host_kvm.h"
 #include "cmd/relay.h"
 #include "cmd/spawn.h"
 #include "cmd/state_note.h"
@@ -36,6 +39,7 @@ enum {
 	FRONT_START_ID = 1,    /* names the answer to "start" */
 	FRONT_POLL_SIGNALS = RELAY_POLLS,
 	FRONT_POLL_CONTROL,
+	FRONT_POLL_WATCH,
 	FRONT_POLLS,
 };
 
@@ -45,6 +49,9 @@ struct front {
 	struct relay relay;
 	struct front_net net;
 	struct endpoint endpoint;
+	struct front_watch watch; /* for the host's hypervisor */
+	bool started;		  /* the VM runs: what it refuses now does not end it */
+	bool on_kvm;
 	struct channel *control; /* NULL once closed */
 	int signals;
 	pid_t vm;      /* 0 once reaped */
@@ -169,6 +176,78 @@ front_go(struct front *f, bool first)
 			NULL, 0);
 }
 
+/* Moves the VM: the answer comes as an event, or as a refusal. */
+static void
+front_switch(struct front *f, const char *to)
+{
+	int fd;
+
+	if (strcmp(to, "kvm") == 0) {
+		fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+		if (fd < 0) {
+			log_warning("the VM stays where it is: /dev/kvm: %s; `biga doctor` says "
+				    "more",
+				    strerror(errno));
+			return;
+		}
+		if (f->control)
+			channel_send(f->control,
+				     json_pack("{s:s, s:s}", "do", "give", "what", "kvm"), &fd, 1);
+		close(fd);
+	}
+	if (f->control)
+		channel_send(f->control, json_pack("{s:s, s:s}", "do", "switch", "to", to), NULL,
+			     0);
+}
+
+/* A hypervisor that failed a VM is not one to go back to by itself. */
+static void
+front_switched(struct front *f, const json_t *message)
+{
+	const char *to = json_string_value(json_object_get(message, "to"));
+	const char *from = json_string_value(json_object_get(message, "from"));
+
+	f->on_kvm = to && strcmp(to, "kvm") == 0;
+	front_watch_stop(&f->watch);
+	if (!json_is_true(json_object_get(message, "rescued")))
+		log_info("this VM has moved from %s to %s", from ? from : "", to ? to : "");
+}
+
+static bool
+front_check_kvm(void)
+{
+	struct host_verdict verdict;
+	struct host_kvm host;
+
+	host_kvm_look(&host, &verdict, host_kvm_engine(), false, "");
+	return verdict.usable;
+}
+
+/* Only who left the choice to us is to hear of it. */
+static void
+front_start_watch(struct front *f)
+{
+	f->on_kvm = strcmp(f->options->config.hypervisor, "kvm") == 0;
+	if (strcmp(f->options->hypervisor, "auto") == 0 && !f->on_kvm && host_kvm_engine() &&
+	    f->options->promote != RUN_PROMOTE_NEVER)
+		front_watch_start(&f->watch, "/dev", front_check_kvm);
+}
+
+/* The cause that kept the VM from the host's hypervisor is gone. */
+static void
+front_promote(struct front *f)
+{
+	const char *name = f->options->config.name;
+
+	front_watch_stop(&f->watch);
+	if (f->options->promote == RUN_PROMOTE_ALWAYS) {
+		front_switch(f, "kvm");
+		return;
+	}
+	log_info("the host's hypervisor can be used now: `biga switch %s kvm` moves this VM to it",
+		 name);
+}
+
 static void
 front_message(struct front *f, const json_t *message)
 {
@@ -179,6 +258,12 @@ front_message(struct front *f, const json_t *message)
 	if (event && strcmp(event, PROTOCOL_EVENT_STARTED) == 0) {
 		if (terminal_raw(&f->terminal) < 0)
 			log_warning("the terminal cannot be made raw: keys arrive by lines");
+		f->started = true;
+		front_start_watch(f);
+	} else if (event && strcmp(event, PROTOCOL_EVENT_SWITCHED) == 0) {
+		front_switched(f, message);
+	} else if (json_is_false(ok) && f->started) {
+		log_warning("%s", error ? error : "the VM refused a request");
 	} else if (event && strcmp(event, PROTOCOL_EVENT_ENDED) == 0) {
 		front_ended(f, message);
 	} else if (event && strcmp(event, PROTOCOL_EVENT_HELD) == 0) {
@@ -250,11 +335,15 @@ front_vm_lost(struct front *f)
 static void
 front_reap(struct front *f)
 {
+	bool usable;
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid == f->net.pid) {
+		if (front_watch_reaped(&f->watch, pid, status, &usable)) {
+			if (usable)
+				front_promote(f);
+		} else if (pid == f->net.pid) {
 			f->net.pid = 0;
 			if (f->vm && !f->decided)
 				log_warning("the network process ended; the VM goes on without "
@@ -317,6 +406,8 @@ front_keys(struct front *f, unsigned keys)
 		fputs(terminal_help, stderr);
 	if (keys & KEY_POWER)
 		front_request(f, "power-button");
+	if (keys & KEY_SWITCH)
+		front_switch(f, f->on_kvm ? "biga" : "kvm");
 	if (keys & KEY_QUIT) {
 		terminal_restore(&f->terminal);
 		fputc('\n', stderr);
@@ -337,11 +428,24 @@ front_done(struct front *f)
 	return f->vm == 0 && relay_done(&f->relay);
 }
 
+/* Until something is due: milliseconds, -1 for ever. */
+static int
+front_timeout(const struct front *f)
+{
+	i64 deadline = f->deadline_ms, watch = front_watch_deadline(&f->watch), left;
+
+	if (watch && (!deadline || watch < deadline))
+		deadline = watch;
+	if (!deadline)
+		return -1;
+	left = deadline - front_now_ms();
+	return left > 0 ? (int)left : 0;
+}
+
 static void
 front_loop(struct front *f)
 {
 	struct pollfd polls[FRONT_POLLS];
-	int timeout;
 
 	while (!front_done(f)) {
 		relay_polls(&f->relay, polls);
@@ -351,13 +455,9 @@ front_loop(struct front *f)
 			.events =
 				(short)(POLLIN |
 					(f->control && channel_pending(f->control) ? POLLOUT : 0))};
-		timeout = -1;
-		if (f->deadline_ms) {
-			i64 left = f->deadline_ms - front_now_ms();
-
-			timeout = left > 0 ? (int)left : 0;
-		}
-		if (poll(polls, FRONT_POLLS, timeout) < 0 && errno != EINTR)
+		polls[FRONT_POLL_WATCH] =
+			(struct pollfd){.fd = front_watch_fd(&f->watch), .events = POLLIN};
+		if (poll(polls, FRONT_POLLS, front_timeout(f)) < 0 && errno != EINTR)
 			break;
 		if (polls[FRONT_POLL_SIGNALS].revents)
 			front_signals(f);
@@ -366,6 +466,7 @@ front_loop(struct front *f)
 			channel_flush(f->control);
 		if (f->control && polls[FRONT_POLL_CONTROL].revents)
 			front_control(f);
+		front_watch_serve(&f->watch, front_now_ms(), polls[FRONT_POLL_WATCH].revents != 0);
 	}
 }
 
@@ -546,6 +647,7 @@ front_run(const struct run_options *options, struct vm_resources *resources)
 			  .signals = -1,
 			  .terminal = {.fd = -1, .keeper_pipe = -1},
 			  .net = {.frames = -1, .status = -1},
+			  .watch = {.events = -1},
 			  .endpoint = {.folder = -1, .lock = -1, .listener = -1}};
 	char why[VM_WHY];
 	int rc = front_start(&f, resources, why, sizeof(why));
@@ -566,6 +668,7 @@ front_run(const struct run_options *options, struct vm_resources *resources)
 	if (f.vm)
 		waitpid(f.vm, NULL, 0);
 	endpoint_close(&f.endpoint);
+	front_watch_stop(&f.watch);
 	if (f.signals >= 0)
 		close(f.signals);
 	return f.status;

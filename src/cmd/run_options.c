@@ -51,6 +51,9 @@ const char run_options_help[] =
 	"  --no-reboot           a reset by the guest ends the VM\n"
 	"How it runs\n"
 	"  --hypervisor auto|biga|kvm   (default: auto)\n"
+	"  --promote ask|always|never\n"
+	"                        if auto had to take biga, and kvm can be used later: say so\n"
+	"                        (default), move the running VM there, or neither\n"
 	"  --code-cache SIZE     memory for translated code, for example 64M\n"
 	"  --dry-run             print the VM as JSON, run nothing\n"
 	"  --quiet               errors only\n"
@@ -126,6 +129,22 @@ run_set_hypervisor(struct run_options *o, char *arg, char *why, size_t size)
 				  "there is no hypervisor '%.40s'; use auto, biga or kvm", arg);
 	o->hypervisor = arg;
 	return 0;
+}
+
+static int
+run_set_promote(struct run_options *o, char *arg, char *why, size_t size)
+{
+	static const char *const names[] = {[RUN_PROMOTE_ASK] = "ask",
+					    [RUN_PROMOTE_ALWAYS] = "always",
+					    [RUN_PROMOTE_NEVER] = "never"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		if (strcmp(arg, names[i]) == 0) {
+			o->promote = (enum run_promote)i;
+			return 0;
+		}
+	}
+	return run_refuse(why, size, "--promote cannot be '%.40s'; use ask, always or never", arg);
 }
 
 static int
@@ -441,6 +460,7 @@ static const struct run_option {
 	{"state", required_argument, run_set_state, true},
 	{"name", required_argument, run_set_name, true},
 	{"hypervisor", required_argument, run_set_hypervisor, true},
+	{"promote", required_argument, run_set_promote, true},
 	{"cpu-model", required_argument, run_set_cpu_model, false},
 	{"cpus", required_argument, run_set_cpus, false},
 	{"memory", required_argument, run_set_memory, false},

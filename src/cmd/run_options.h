@@ -7,12 +7,15 @@
 #include "net/forward.h"
 #include "vm/config.h"
 
+/* What a VM that auto did not put on kvm does once it could be there. */
+enum run_promote { RUN_PROMOTE_ASK, RUN_PROMOTE_ALWAYS, RUN_PROMOTE_NEVER };
 enum run_console { RUN_CONSOLE_STDIO, RUN_CONSOLE_NONE, RUN_CONSOLE_FILE };
 
 struct run_options {
 	struct vm_config config;
 	const char *hypervisor;	     /* as given: auto, biga or kvm */
 	char hypervisor_why[VM_WHY]; /* why the one that was chosen was, for `biga info` */
+	enum run_promote promote;
 	enum run_console console;
 	const char *console_path;
 	bool disk_raw[VM_DISKS_MAX];		/* format=raw was said: no guessing by content */

@@ -17,6 +17,7 @@ enum { TERMINAL_PREFIX = 0x01 };
 
 const char terminal_help[] = "\nCtrl-A x       end the VM at once\n"
 			     "Ctrl-A p       press its power button\n"
+			     "Ctrl-A s       move it to the other hypervisor\n"
 			     "Ctrl-A h       this help\n"
 			     "Ctrl-A Ctrl-A  send Ctrl-A\n";
 
@@ -195,6 +196,9 @@ terminal_filter(struct terminal_keys *state, const char *in, size_t len, char *o
 			break;
 		case 'p':
 			*keys |= KEY_POWER;
+			break;
+		case 's':
+			*keys |= KEY_SWITCH;
 			break;
 		case TERMINAL_PREFIX:
 			out[n++] = c;

@@ -223,8 +223,8 @@ test_keys(void **state)
 	assert_int_equal(terminal_filter(&k, "\x01", 1, out, &keys), 0);
 	assert_int_equal(terminal_filter(&k, "x", 1, out, &keys), 0);
 	assert_int_equal(keys, KEY_QUIT);
-	assert_int_equal(terminal_filter(&k, "\x01h\x01p", 4, out, &keys), 0);
-	assert_int_equal(keys, KEY_HELP | KEY_POWER);
+	assert_int_equal(terminal_filter(&k, "\x01h\x01s\x01p", 6, out, &keys), 0);
+	assert_int_equal(keys, KEY_HELP | KEY_SWITCH | KEY_POWER);
 	assert_int_equal(terminal_filter(&k, "\x01", 1, out, &keys), 0);
 	assert_int_equal(terminal_filter(&k, "zz", 2, out, &keys), 3);
 	assert_memory_equal(out, "\x01zz", 3);
