@@ -33,8 +33,8 @@ front_watch_start(struct front_watch *w, const char *folder, bool (*check)(void)
 	*w = (struct front_watch){.check = check, .pause_ms = WATCH_PAUSE_MS};
 	w->events = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (w->events >= 0 &&
-	    inotify_add_watch(w->events, folder,
-			      IN_CREATE | IN_ATTRIB | IN_MOVED_TO | IN_DELETE) < 0) {
+	    inotify_add_watch(w->events, folder, IN_CREATE | IN_ATTRIB | IN_MOVED_TO | IN_DELETE) <
+		    0) {
 		close(w->events);
 		w->events = -1; /* the slow look remains */
 	}
@@ -68,8 +68,8 @@ front_watch_deadline(const struct front_watch *w)
 static bool
 watch_read(const struct front_watch *w)
 {
-	char buf[16 * (sizeof(struct inotify_event) + NAME_MAX + 1)]
-		ALIGNED(__alignof__(struct inotify_event));
+	char buf[16 * (sizeof(struct inotify_event) + NAME_MAX + 1)] ALIGNED(
+		__alignof__(struct inotify_event));
 	const struct inotify_event *event;
 	bool ours = false;
 	ssize_t n;

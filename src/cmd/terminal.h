@@ -35,12 +35,7 @@ void terminal_restore(struct terminal *terminal);
 void terminal_close(struct terminal *terminal);
 
 /* The keys of Ctrl-A, as a filter over typed bytes. */
-enum terminal_key {
-	KEY_QUIT = BIT(0),
-	KEY_HELP = BIT(1),
-	KEY_POWER = BIT(2),
-	KEY_SWITCH = BIT(3)
-};
+enum terminal_key { KEY_QUIT = BIT(0), KEY_HELP = BIT(1), KEY_POWER = BIT(2), KEY_SWITCH = BIT(3) };
 struct terminal_keys {
 	bool prefix; /* Ctrl-A was the last byte */
 };
