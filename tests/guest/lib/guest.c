@@ -150,8 +150,9 @@ check_equal(u64 got, u64 want, const char *file, int line, const char *what)
 bool
 guest_on_tcg(void)
 {
-	return (cpu_cpuid(1, 0).c & 1u << 31) &&
-	       cpu_cpuid(0x40000000, 0).b == 0x54474354; /* "TCGT" */
+	/* "TCGT" of TCG itself; " TCG" in the brand string where a hypervisor runs on it. */
+	return ((cpu_cpuid(1, 0).c & 1u << 31) && cpu_cpuid(0x40000000, 0).b == 0x54474354) ||
+	       cpu_cpuid(0x80000002, 0).b == 0x47435420;
 }
 
 void
