@@ -32,7 +32,7 @@ run_check_biga(char *why, size_t size)
 
 /* The hypervisor that runs the VM, and one line that says why. 0, or -errno and WHY. */
 static int
-run_choose_hypervisor(struct run_options *o, char *why, size_t size)
+run_choose_hypervisor(struct run_options *o, struct vm_resources *r, char *why, size_t size)
 {
 	struct host_choice choice;
 	int rc = host_choose(&choice, o->hypervisor, host_kvm_engine(), "");
@@ -41,6 +41,7 @@ run_choose_hypervisor(struct run_options *o, char *why, size_t size)
 		snprintf(why, size, "%s", choice.line);
 		return rc;
 	}
+	r->kvm = choice.device;
 	if (strcmp(choice.name, engine_translator.name) == 0)
 		rc = run_check_biga(why, size);
 	if (rc < 0)
@@ -103,7 +104,7 @@ run_open_and_go(struct run_options *o)
 	if (status == 0 && o->state_path)
 		status = state_note_check(o, &resources, why, sizeof(why));
 	if (status == 0)
-		status = run_choose_hypervisor(o, why, sizeof(why));
+		status = run_choose_hypervisor(o, &resources, why, sizeof(why));
 	if (status < 0) {
 		log_error("%s", why);
 		vm_resources_close(&resources);

@@ -551,6 +551,8 @@ front_configure(struct front *f, const struct vm_resources *r)
 		rc = front_give(f, "disk", (int)i, r->disks[i]);
 	if (rc == 0)
 		rc = front_give(f, "net", -1, f->net.frames);
+	if (rc == 0 && r->kvm >= 0)
+		rc = front_give(f, "kvm", -1, r->kvm);
 	if (rc == 0)
 		rc = front_give(f, "console", -1, r->console);
 	if (rc == 0)

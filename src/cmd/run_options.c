@@ -50,7 +50,7 @@ const char run_options_help[] =
 	"  --testdev             the pc-testdev ports, for test kernels\n"
 	"  --no-reboot           a reset by the guest ends the VM\n"
 	"How it runs\n"
-	"  --hypervisor auto|biga|kvm   (default: auto)\n"
+	"  --hypervisor auto|biga|kvm   (default: auto; kvm,force: though it fails its tests)\n"
 	"  --promote ask|always|never\n"
 	"                        if auto had to take biga, and kvm can be used later: say so\n"
 	"                        (default), move the running VM there, or neither\n"
@@ -124,7 +124,8 @@ run_set_name(struct run_options *o, char *arg, char *why, size_t size)
 static int
 run_set_hypervisor(struct run_options *o, char *arg, char *why, size_t size)
 {
-	if (strcmp(arg, "auto") != 0 && strcmp(arg, "biga") != 0 && strcmp(arg, "kvm") != 0)
+	if (strcmp(arg, "auto") != 0 && strcmp(arg, "biga") != 0 && strcmp(arg, "kvm") != 0 &&
+	    strcmp(arg, "kvm,force") != 0)
 		return run_refuse(why, size,
 				  "there is no hypervisor '%.40s'; use auto, biga or kvm", arg);
 	o->hypervisor = arg;

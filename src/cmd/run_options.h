@@ -13,7 +13,7 @@ enum run_console { RUN_CONSOLE_STDIO, RUN_CONSOLE_NONE, RUN_CONSOLE_FILE };
 
 struct run_options {
 	struct vm_config config;
-	const char *hypervisor;	     /* as given: auto, biga or kvm */
+	const char *hypervisor;	     /* as given: auto, biga, kvm or kvm,force */
 	char hypervisor_why[VM_WHY]; /* why the one that was chosen was, for `biga info` */
 	enum run_promote promote;
 	enum run_console console;

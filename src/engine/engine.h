@@ -68,6 +68,7 @@ struct engine_config {
 	u64 code_cache; /* bytes for all vCPUs together; 0: the engine's default */
 	int device; /* the host's node that the engine works by (/dev/kvm), -1: none; the caller's
 		     */
+	bool unchecked; /* go on though the host does not give what the model shows */
 	void *opaque;
 	/* The engine can take an ExtINT now: returns its vector, or -1 if it is gone. Any vCPU's
 	 * thread. */
@@ -113,5 +114,7 @@ struct engine_ops {
 
 /* Our own hypervisor; needs nothing of the host. */
 extern const struct engine_ops engine_translator;
+/* The host system's; works by /dev/kvm, which must be sound: probe it first. */
+extern const struct engine_ops engine_kvm;
 
 #endif

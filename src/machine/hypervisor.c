@@ -91,6 +91,7 @@ hypervisor_create_engine(struct hypervisor_engine *e, const struct engine_ops *o
 		.vcpus = c->vcpus,
 		.code_cache = c->code_cache,
 		.device = device,
+		.unchecked = c->unchecked,
 		.opaque = c->opaque,
 		.extint_vector = c->extint_vector,
 	};

@@ -27,6 +27,7 @@ struct hypervisor;
 struct hypervisor_config {
 	const struct engine_ops *ops; /* of the first engine */
 	int device;		      /* likewise; the caller's */
+	bool unchecked;		      /* as in struct engine_config */
 	struct memory *memory;
 	const struct cpu_model *model;
 	unsigned vcpus;

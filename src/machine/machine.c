@@ -581,7 +581,8 @@ machine_create_hypervisor(struct machine *machine)
 {
 	struct hypervisor_config config = {
 		.ops = machine->config.engine,
-		.device = -1,
+		.device = machine->config.device,
+		.unchecked = machine->config.unchecked,
 		.memory = machine->memory,
 		.model = &machine->model,
 		.vcpus = machine->config.vcpus,

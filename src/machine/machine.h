@@ -87,6 +87,8 @@ struct machine_stream {
  * all others stay the caller's and must live until machine_destroy. */
 struct machine_config {
 	const struct engine_ops *engine;
+	int device;		       /* the engine's, see engine.h; -1: none */
+	bool unchecked;		       /* likewise */
 	const struct cpu_model *model; /* frozen table; copied */
 	u64 memory;		       /* bytes, a multiple of 1 MiB */
 	unsigned vcpus;

@@ -9,13 +9,17 @@
 #include "vm/suspend.h"
 #include "vm/vm.h"
 
-static const struct engine_ops *const build_engines[] = {&engine_translator};
+static const struct engine_ops *const build_engines[] = {&engine_translator, &engine_kvm};
 
+/* NAME may end in ",force". */
 const struct engine_ops *
 build_engine(const char *name)
 {
+	size_t len = strcspn(name, ",");
+
 	for (unsigned i = 0; i < ARRAY_LEN(build_engines); i++) {
-		if (strcmp(build_engines[i]->name, name) == 0)
+		if (strncmp(build_engines[i]->name, name, len) == 0 &&
+		    build_engines[i]->name[len] == '\0')
 			return build_engines[i];
 	}
 	return NULL;
@@ -97,6 +101,8 @@ build_machine(struct vm *vm, char *why, size_t why_size)
 				   .vcpus = c->cpus,
 				   .code_cache = c->code_cache,
 				   .rng = true,
+				   .device = vm->resources.kvm,
+				   .unchecked = strstr(c->hypervisor, ",force") != NULL,
 				   .debug_exit = c->debug_exit,
 				   .testdev = c->testdev,
 				   .rescue = &engine_translator,

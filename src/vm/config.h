@@ -33,7 +33,7 @@ struct vm_disk {
 
 struct vm_config {
 	char name[VM_NAME_MAX];
-	char hypervisor[16]; /* resolved: never "auto" */
+	char hypervisor[16]; /* resolved: never "auto"; "kvm,force": though unsound */
 	char cpu_model[32];
 	unsigned cpus;
 	u64 memory;	/* bytes */

@@ -9,12 +9,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+
+enum { KVM_MAJOR = 10, KVM_MINOR = 232 };
 
 void
 vm_resources_init(struct vm_resources *r)
 {
-	r->kernel = r->net = r->console = r->control = r->state = -1;
+	r->kernel = r->net = r->kvm = r->console = r->control = r->state = -1;
 	for (unsigned i = 0; i < VM_INITRDS_MAX; i++)
 		r->initrds[i] = -1;
 	for (unsigned i = 0; i < VM_DISKS_MAX; i++)
@@ -34,6 +37,7 @@ vm_resources_close(struct vm_resources *r)
 {
 	resources_close_one(&r->kernel);
 	resources_close_one(&r->net);
+	resources_close_one(&r->kvm);
 	resources_close_one(&r->console);
 	resources_close_one(&r->state);
 	resources_close_one(&r->control);
@@ -98,6 +102,20 @@ resources_check_control(int fd)
 	return NULL;
 }
 
+/* The node itself, whatever its path was: misc device 232. */
+static const char *
+resources_check_kvm(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) ||
+	    st.st_rdev != makedev(KVM_MAJOR, KVM_MINOR))
+		return "is not /dev/kvm";
+	if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+		return "is not open for reading and writing";
+	return NULL;
+}
+
 static const char *
 resources_check_console(int fd)
 {
@@ -140,6 +158,8 @@ resources_slot(struct vm_resources *r, const struct vm_config *c, const char *wh
 		return *bad = resources_check_file(fd, false), &r->state;
 	if (strcmp(what, "net") == 0 && c->net)
 		return *bad = resources_check_net(fd), &r->net;
+	if (strcmp(what, "kvm") == 0)
+		return *bad = resources_check_kvm(fd), &r->kvm;
 	if (strcmp(what, "console") == 0 && c->console != VM_CONSOLE_NONE)
 		return *bad = resources_check_console(fd), &r->console;
 	if (strcmp(what, "control") == 0)
@@ -185,6 +205,8 @@ vm_resources_check(const struct vm_resources *r, const struct vm_config *c, char
 		missing = r->disks[i] < 0 ? "disk" : missing;
 	if (c->net && r->net < 0)
 		missing = "net";
+	if (strncmp(c->hypervisor, "kvm", 3) == 0 && r->kvm < 0)
+		missing = "kvm";
 	if (c->console != VM_CONSOLE_NONE && r->console < 0)
 		missing = "console";
 	if (missing == NULL)

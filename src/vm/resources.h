@@ -4,6 +4,7 @@
  * place in the configuration asks for.
  *
  *	kernel, initrd0.., disk0..	regular files (disks: also block devices)
+ *	kvm				/dev/kvm
  *	net				a SOCK_SEQPACKET or SOCK_DGRAM socket, see net/net.h
  *	console				anything that can be written to
  *	state				a regular file: the VM starts from it (suspend.h)
@@ -19,6 +20,7 @@ struct vm_resources {
 	int initrds[VM_INITRDS_MAX];
 	int disks[VM_DISKS_MAX];
 	int net;
+	int kvm; /* the host's node, given if the configuration's hypervisor is kvm */
 	int console;
 	int state;
 	int control;
