@@ -23,8 +23,9 @@ enum {
 	FUZZ_STACK = 0xf000,
 	FUZZ_CODE = 0x10000,
 	FUZZ_CODE_MAX = 4096,
+	FUZZ_END_PORT = 0xf4,
 	FUZZ_EXITS = 200,
-	FUZZ_RUN_MS = 40,
+	FUZZ_RUN_MS = 20,
 };
 
 enum fuzz_mode { REAL16, PROTECTED16, PROTECTED32, PAGED32, COMPAT32, LONG64, FUZZ_MODES };
@@ -119,7 +120,7 @@ fuzz_page_tables(const struct fuzz *f, enum fuzz_mode mode)
 		put_le64(fuzz_ram(f, FUZZ_TABLES + 0x3000 + 8 * i), i << 12 | all);
 }
 
-/* Selectors 8 and 0x10 are the mode's code and data; handlers halt. */
+/* Selectors 8 and 0x10 are the mode's code and data; all gates lead to one handler. */
 static void
 fuzz_tables(const struct fuzz *f, enum fuzz_mode mode)
 {
@@ -139,10 +140,16 @@ fuzz_tables(const struct fuzz *f, enum fuzz_mode mode)
 
 		put_le64(gate, 0x8e0000080000ull | FUZZ_HANDLER);
 	}
-	*fuzz_ram(f, FUZZ_HANDLER) = 0xf4;
 	put_le32(fuzz_ram(f, FUZZ_TSS + 4), FUZZ_STACK);
 	put_le32(fuzz_ram(f, FUZZ_TSS + 8), is_long ? 0 : 0x10);
 	put_le16(fuzz_ram(f, FUZZ_TSS + 0x66), 0x68);
+}
+
+static void
+fuzz_vectors(const struct fuzz *f)
+{
+	for (unsigned i = 0; i < 256; i++)
+		put_le32(fuzz_ram(f, 4 * i), FUZZ_HANDLER >> 4 << 16);
 }
 
 static u64
@@ -228,6 +235,8 @@ fuzz_run(struct fuzz *f)
 	for (unsigned i = 0; i < FUZZ_EXITS; i++) {
 		if (engine_translator.run(f->vcpu, &exit))
 			abort();
+		if (exit.kind == EXIT_PORT && exit.port.write && exit.port.port == FUZZ_END_PORT)
+			break;
 		if (exit.kind == EXIT_PORT && !exit.port.write)
 			exit.port.data = UINT32_MAX;
 		else if (exit.kind == EXIT_MMIO && !exit.mmio.write)
@@ -250,12 +259,16 @@ LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	if (!fuzz.engine)
 		fuzz_start(&fuzz);
 	mode = data[0] % FUZZ_MODES;
-	memset(fuzz_ram(&fuzz, 0), 0, FUZZ_RAM);
+	/* What runs on behind the code is INT3, whose handler ends the run: HLT would wait. */
+	memset(fuzz_ram(&fuzz, 0), 0, FUZZ_CODE);
+	memset(fuzz_ram(&fuzz, FUZZ_CODE), 0xcc, FUZZ_RAM - FUZZ_CODE);
+	put_le32(fuzz_ram(&fuzz, FUZZ_HANDLER), 0xf400e6 | FUZZ_END_PORT << 8); /* OUT; HLT */
 	fuzz_page_tables(&fuzz, mode);
-	if (mode != REAL16)
+	if (mode == REAL16)
+		fuzz_vectors(&fuzz);
+	else
 		fuzz_tables(&fuzz, mode);
 	memcpy(fuzz_ram(&fuzz, FUZZ_CODE), data + 9, size - 9);
-	fuzz_ram(&fuzz, FUZZ_CODE)[size - 9] = 0xf4;
 	memory_written(fuzz.memory, 0, FUZZ_RAM);
 	fuzz_state(&state, mode, mode != REAL16 && (data[0] & 0x80) ? 3 : 0, get_le64(data + 1));
 	if (engine_translator.set_state(fuzz.vcpu, &state))
