@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "engine/translator/block.h"
 #include "engine/translator/leaf/leaf_mmu.h"
 #include "engine/translator/mmio.h"
@@ -161,11 +162,9 @@ mmu_store_ram(struct vcpu *v, u64 ram, const u8 *buf, unsigned len)
 	u8 *p = v->engine->ram + ram;
 
 	if (len == 8 && (ram & 7) == 0)
-		__atomic_store_n((u64 *)(void *)p, *(const u64 *)(const void *)buf,
-				 __ATOMIC_RELEASE);
+		__atomic_store_n((u64 *)(void *)p, get_le64(buf), __ATOMIC_RELEASE);
 	else if (len == 4 && (ram & 3) == 0)
-		__atomic_store_n((u32 *)(void *)p, *(const u32 *)(const void *)buf,
-				 __ATOMIC_RELEASE);
+		__atomic_store_n((u32 *)(void *)p, get_le32(buf), __ATOMIC_RELEASE);
 	else
 		memcpy(p, buf, len);
 	if (v->engine->dirty)
