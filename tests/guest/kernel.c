@@ -260,6 +260,78 @@ kernel_halves(void)
 	CHECK_EQ(pages[0][0], 4);
 }
 
+enum { RIVALS = 4 };
+
+/* Several pages compete for one place, by turns more often than not. */
+static void
+kernel_rivals(void)
+{
+	volatile u64 *at[RIVALS];
+	u64 *pages[RIVALS + 1];
+
+	for (unsigned i = 0; i < RIVALS; i++) {
+		at[i] = (volatile u64 *)(VA + i * FAR);
+		pages[i] = page_alloc(1);
+		paging_map(VA + i * FAR, (uptr)pages[i], PTE_P | PTE_W, 1);
+	}
+	pages[RIVALS] = page_alloc(1);
+	for (u64 n = 0; n < 50 * ROUNDS; n++) {
+		unsigned i = (unsigned)(n * n / 3) % RIVALS, j = (unsigned)(n / 7) % RIVALS;
+
+		at[i][1]++;
+		at[j][2] = at[i][1] + at[i][2];
+		__asm__ volatile("lock incq %0" : "+m"(at[j][3]));
+		*(volatile u32 *)((uptr)at[i] + 4092 - 3 * (n & 1)) ^= 1u; /* up to the end */
+		CHECK_EQ(pages[i][1], at[i][1]);
+		CHECK_EQ(pages[j][2], at[j][2]);
+	}
+	CHECK_EQ(pages[0][1] + pages[1][1] + pages[2][1] + pages[3][1], 50 * ROUNDS);
+	CHECK_EQ(pages[0][3] + pages[1][3] + pages[2][3] + pages[3][3], 50 * ROUNDS);
+	/* Wherever it is kept, a translation ends with INVLPG or MOV CR3. */
+	for (unsigned i = 0; i < 2 * RIVALS; i++) {
+		unsigned n = i % RIVALS;
+		u64 *old = pages[n];
+
+		for (unsigned k = 0; k < 3 * RIVALS; k++)
+			at[k % RIVALS][0] = k;
+		pages[n] = pages[RIVALS];
+		pages[RIVALS] = old;
+		pages[n][0] = 1000 + i;
+		*paging_entry(cpu_read_cr3(), (uptr)at[n], 1) = (uptr)pages[n] | PTE_P | PTE_W;
+		if (i < RIVALS)
+			cpu_invlpg((uptr)at[n]);
+		else
+			cpu_flush_tlb();
+		CHECK_EQ(at[n][0], 1000 + i);
+		at[n][0] = 2000 + i;
+		CHECK_EQ(pages[n][0], 2000 + i);
+		CHECK_EQ(old[0] < 3 * RIVALS, 1);
+	}
+}
+
+/* Stores to code are seen however the page is found. */
+static void
+kernel_rival_code(void)
+{
+	u32 (*call)(void) = (u32(*)(void))VA;
+	volatile u8 *code = (volatile u8 *)VA;
+	volatile u64 *other = (volatile u64 *)(VA + FAR);
+	static const u8 bytes[] = {0xb8, 0, 0, 0, 0, 0xc3}; /* mov eax, 0; ret */
+
+	for (unsigned i = 0; i < sizeof(bytes); i++)
+		code[i] = bytes[i];
+	for (u32 n = 0; n < ROUNDS; n++) {
+		code[1] = (u8)n;
+		if (n & 1)
+			other[0] = n;
+		if (n & 2)
+			(void)other[1];
+		CHECK_EQ(call(), n);
+		if (n & 4)
+			other[0] = n;
+	}
+}
+
 void
 guest_main(void)
 {
@@ -270,4 +342,6 @@ guest_main(void)
 	kernel_verify_all();
 	kernel_tsc();
 	kernel_halves();
+	kernel_rivals();
+	kernel_rival_code();
 }

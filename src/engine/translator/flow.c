@@ -230,7 +230,8 @@ flow_jump_cache(struct build *b, u32 branch)
 	emit_shr_imm(e, T1, JUMP_BITS);
 	emit_alu(e, ALU_XOR, true, T1, T0);
 	emit_alu_imm(e, ALU_AND, false, T1, JUMP_SIZE - 1);
-	emit_lea_sib(e, true, T1, NO_BASE, T1, 8, 0);
+	emit_rex(e, false, 0, 0, T1), emit8(e, 0xc1); /* shl: of 16 bytes each */
+	emit8(e, 0xe0 | (T1 & 7)), emit8(e, 4);
 	emit_alu_var(e, ALU_ADD, T1, &t->jumps);
 	emit_alu_mem(e, ALU_CMP, T0, T1, 0);
 	miss = emit_jcc(e, CC_NE, t->stub.jump);
@@ -243,7 +244,7 @@ flow_jump_cache(struct build *b, u32 branch)
 	emit_store_var(e, &t->page_va, T0);
 	emit_rex(e, false, 4, 0, T1); /* jmp [T1 + code] */
 	emit8(e, 0xff);
-	emit_mem(e, 4, T1, offsetof(struct jump_cache, code));
+	emit_mem(e, 4, T1, offsetof(struct jump, code));
 	if (!branch)
 		return;
 	emit_patch(e, miss, emit_rx(&b->cold));

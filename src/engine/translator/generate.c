@@ -280,6 +280,15 @@ generate_access(struct build *b, struct build_insn *bi, enum build_op op, u32 ac
 	a->flags_after = b->flags;
 }
 
+/* Who serves what the block itself does not. */
+static const u8 *
+generate_miss(const struct build *b, const struct build_access *a)
+{
+	if (a->access & ACCESS_STACK)
+		return b->t->stub.stack;
+	return b->mode & (MODE_SINGLE | MODE_ALIGN) ? b->t->stub.miss_slow : b->t->stub.miss;
+}
+
 static void
 generate_slow_path(struct build *b, struct build_access *a)
 {
@@ -294,14 +303,14 @@ generate_slow_path(struct build *b, struct build_access *a)
 	emit_rex(e, true, STACK, 0, 0), emit8(e, 0x8d), emit8(e, (STACK & 7) << 3 | 5);
 	to_site = e->at;
 	emit32(e, 0);
-	emit_jmp(e, (a->access & ACCESS_STACK) ? b->t->stub.stack : b->t->stub.miss);
+	emit_jmp(e, generate_miss(b, a));
 	if (a->limit) {
 		emit_patch(e, a->limit, emit_rx(e));
 		emit_mov_imm32(e, T1, a->access | ACCESS_OFFSET);
 		emit_rex(e, true, STACK, 0, 0), emit8(e, 0x8d), emit8(e, (STACK & 7) << 3 | 5);
 		limit_site = e->at;
 		emit32(e, 0);
-		emit_jmp(e, b->t->stub.miss);
+		emit_jmp(e, b->t->stub.miss_slow);
 	}
 	site = emit_rx(e);
 	emit_patch(e, to_site, site);

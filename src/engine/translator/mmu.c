@@ -351,12 +351,20 @@ mmu_clear_entry(struct tlb *set, unsigned index)
 }
 
 static void
+mmu_clear_page(struct tlb *set, u64 linear)
+{
+	mmu_clear_entry(set, (unsigned)(linear >> 12) & (TLB_SIZE - 1));
+	mmu_clear_entry(set, tlb_victim(linear));
+}
+
+static void
 mmu_clear_entries(struct tlb *set)
 {
-	for (unsigned i = 0; i < TLB_SIZE; i++)
+	for (unsigned i = 0; i < TLB_ALL; i++)
 		mmu_clear_entry(set, i);
 	set->large.count = 0;
 	set->log_count = 0;
+	set->victims = false;
 }
 
 /* Takes all addresses out of a set. Its code entries stay, to be looked at again before they are
@@ -407,6 +415,10 @@ mmu_drop_nonglobal(struct tlb *set)
 	for (unsigned i = 0; i < set->log_count; i++)
 		mmu_clear_entry(set, set->log[i]);
 	set->log_count = 0;
+	/* The log does not tell of those. */
+	for (unsigned i = TLB_SIZE; i < TLB_ALL && set->victims; i++)
+		mmu_clear_entry(set, i);
+	set->victims = false;
 	if (set->exec_nonglobal)
 		leaf_clear_code(set);
 }
@@ -494,7 +506,7 @@ mmu_invlpg_large(struct tlb *set, u64 linear)
 {
 	u64 start = align_down(linear, 1ull << 30);
 
-	for (unsigned i = 0; i < TLB_SIZE; i++)
+	for (unsigned i = 0; i < TLB_ALL; i++)
 		if (align_down(set->entry[i].read, 1ull << 30) == start ||
 		    align_down(set->entry[i].write, 1ull << 30) == start)
 			mmu_clear_entry(set, i);
@@ -507,7 +519,7 @@ mmu_invlpg_set(struct vcpu *v, struct tlb *set, u64 linear)
 	if (mmu_near_large(&set->large, linear))
 		mmu_invlpg_large(set, linear);
 	else
-		mmu_clear_entry(set, (unsigned)(linear >> 12) & (TLB_SIZE - 1));
+		mmu_clear_page(set, linear);
 	if (!leaf_has_code(set, align_down(linear, MEMORY_PAGE)) &&
 	    !mmu_near_large(&set->code_large, linear))
 		return;

@@ -136,7 +136,7 @@ pages_drop_writes(struct vcpu *v, u64 page)
 	for (unsigned s = 0; s < TLB_SETS; s++) {
 		struct tlb_entry *entry = t->sets[s]->entry;
 
-		for (unsigned i = 0; i < TLB_SIZE; i++)
+		for (unsigned i = 0; i < TLB_ALL; i++)
 			if (entry[i].write_host == host)
 				entry[i].write = TLB_EMPTY(i);
 	}

@@ -150,14 +150,72 @@ stub_give_up(struct vcpu *v, struct emit *e, int reason)
 	emit_jmp(e, t->stub.leave_m);
 }
 
-/* T0 = linear (or offset), T1 = access, STACK = site. */
+/* T0 = linear in the page that HALF of the entry among the victims at STACK is of: it becomes the
+ * host's, and the access goes on. Else falls through, with T0 as it was. */
+static void
+stub_victim(struct vcpu *v, struct emit *e, i32 half)
+{
+	const i32 at = (i32)(TLB_SIZE * sizeof(struct tlb_entry)) + half;
+	struct translation *t = vcpu_translation(v);
+	u8 *other[2];
+
+	emit_alu_imm(e, ALU_AND, false, T1, ACCESS_SIZE);
+	emit_alu_mem(e, ALU_SUB, T0, STACK, at);
+	emit_alu_imm(e, ALU_CMP, true, T0, 4095);
+	other[0] = emit_jcc(e, CC_A, emit_rx(e));
+	emit_alu(e, ALU_ADD, true, T1, T0);
+	emit_alu_imm(e, ALU_CMP, true, T1, 4096);
+	other[1] = emit_jcc(e, CC_A, emit_rx(e));
+	emit_alu_mem(e, ALU_ADD, T0, STACK, at + (i32)offsetof(struct tlb_entry, read_host));
+	emit_load_var(e, STACK, &t->stack_addend);
+	emit_jmp_var(e, &t->site);
+	emit_patch(e, other[0], emit_rx(e));
+	emit_patch(e, other[1], emit_rx(e));
+	emit_alu_mem(e, ALU_ADD, T0, STACK, at);
+}
+
+/* T0 = linear, T1 = access, STACK = site, of an access that is not at the stack pointer. A page
+ * that had to leave its place to another is used from where it is now, and at times is given its
+ * place back by the leaf. */
+static void
+stub_make_miss_first(struct vcpu *v, struct emit *e)
+{
+	struct translation *t = vcpu_translation(v);
+	u8 *spent, *read, *slow;
+
+	t->stub.miss = emit_rx(e);
+	emit_store_var(e, &t->site, STACK);
+	emit8(e, 0xff), emit_rip(e, 1, &t->victim_credit, 0); /* dec dword */
+	spent = emit_jcc(e, CC_S, emit_rx(e));
+	emit_store_var(e, &t->tmp2, T1);
+	emit_mov(e, STACK, T0); /* tlb_victim */
+	emit_shr_imm(e, STACK, 11);
+	emit_alu(e, ALU_XOR, true, STACK, T0);
+	emit_shr_imm(e, STACK, 7);
+	emit_alu_imm(e, ALU_AND, false, STACK, (TLB_VICTIMS - 1) << 5);
+	emit_alu_var(e, ALU_ADD, STACK, &t->tlb);
+	emit_rex(e, false, 0, 0, T1), emit8(e, 0xf7); /* test T1, ACCESS_WRITE */
+	emit8(e, 0xc0 | (T1 & 7)), emit32(e, ACCESS_WRITE);
+	read = emit_jcc(e, CC_E, emit_rx(e));
+	stub_victim(v, e, offsetof(struct tlb_entry, write));
+	slow = emit_jmp(e, emit_rx(e));
+	emit_patch(e, read, emit_rx(e));
+	stub_victim(v, e, offsetof(struct tlb_entry, read));
+	emit_patch(e, slow, emit_rx(e));
+	emit_load_var(e, T1, &t->tmp2);
+	emit_patch(e, spent, emit_rx(e));
+	emit_load_var(e, STACK, &t->site);
+	emit_jmp(e, t->stub.miss_slow);
+}
+
+/* T0 = linear (or offset), T1 = access, STACK = site: the leaf looks. */
 static void
 stub_make_miss(struct vcpu *v, struct emit *e)
 {
 	struct translation *t = vcpu_translation(v);
 	u8 *slow;
 
-	t->stub.miss = emit_rx(e);
+	t->stub.miss_slow = emit_rx(e);
 	emit_store_var(e, &t->site, STACK);
 	emit_store_var(e, &t->linear, T0);
 	emit_store_var(e, &t->access, T1);
@@ -201,7 +259,7 @@ stub_make_stack(struct vcpu *v, struct emit *e)
 	emit_load_var(e, T1, &t->tmp2);
 	emit_patch(e, spent, emit_rx(e));
 	emit_load_var(e, STACK, &t->site);
-	emit_jmp(e, t->stub.miss);
+	emit_jmp(e, t->stub.miss_slow);
 }
 
 /* T1 = access, STACK = where to go on: the bounce buffer holds what is to be stored. */
@@ -318,6 +376,7 @@ stub_make(struct vcpu *v, struct emit *e)
 	stub_make_leave(v, e);
 	stub_make_leave_signal(v, e);
 	stub_make_miss(v, e);
+	stub_make_miss_first(v, e);
 	stub_make_stack(v, e);
 	stub_make_commit(v, e);
 	stub_make_leaves(v, e);

@@ -29,6 +29,8 @@ enum { T0 = 15, T1 = 14, STACK = 11 };
 enum {
 	TLB_BITS = 11,
 	TLB_SIZE = 1 << TLB_BITS,
+	TLB_VICTIMS = 128, /* behind them: what they had to give up their place */
+	TLB_ALL = TLB_SIZE + TLB_VICTIMS,
 	JUMP_BITS = 14,
 	JUMP_SIZE = 1 << JUMP_BITS,
 	TLB_CODE = 4096,
@@ -42,11 +44,12 @@ enum {
 	MAIL_MAX = 64,
 	BOUNCE_SIZE = 1024,
 	STACK_CREDIT = 16,
+	VICTIM_CREDIT = 16,
 };
 
 /* A tag is the linear page with bits 0-11 zero. Where there is none it is a page that belongs to
  * another index, so that no address that comes here is near it. */
-#define TLB_EMPTY(index) ((u64)((index) ^ 1u) << 12)
+#define TLB_EMPTY(index) ((u64)((index) % TLB_SIZE ^ 1u) << 12)
 #define TLB_NONE (~0ull)
 /* No address is within a page of it but such that the host faults on as well. */
 #define STACK_NONE (1ull << 63)
@@ -57,6 +60,13 @@ struct tlb_entry {
 	u64 read, write;	   /* tags */
 	u64 read_host, write_host; /* host addresses of the pages */
 };
+
+/* Index of the place among the victims for the page of LINEAR. */
+static inline unsigned
+tlb_victim(u64 linear)
+{
+	return TLB_SIZE + ((unsigned)(linear >> 12 ^ linear >> 23) & (TLB_VICTIMS - 1));
+}
 
 /* The same for fetching code, which only searches for blocks use. A jump cache holds nothing but
  * what was found through the entries that stand here (or stood, if code_evicted): when they go,
@@ -73,8 +83,10 @@ struct tlb_large {
 };
 
 struct jump_cache {
-	u64 linear[JUMP_SIZE]; /* mode_clear_jumps says what stands where it is empty */
-	const u8 *code[JUMP_SIZE];
+	struct jump {
+		u64 linear; /* mode_clear_jumps says what stands where it is empty */
+		const u8 *code;
+	} jump[JUMP_SIZE];
 	u64 epoch; /* another one each time it is emptied */
 };
 
@@ -87,7 +99,7 @@ struct crossing {
 /* One set of translations: kernel without or with access to user pages, or one
  * user address space. */
 struct tlb {
-	struct tlb_entry entry[TLB_SIZE];
+	struct tlb_entry entry[TLB_ALL];
 	struct tlb_code code[TLB_CODE];
 	struct tlb_code
 		big[TLB_CODE_BIG]; /* the same for runs of 2 MiB, as kernels map themselves */
@@ -97,6 +109,7 @@ struct tlb {
 	struct tlb_large large, code_large;
 	u16 log[TLB_LOG];   /* kernel sets: indices of non-global entries */
 	unsigned log_count; /* TLB_LOG + 1: too many */
+	bool victims;	    /* there may be some */
 	bool exec_nonglobal;
 	u64 key;		      /* user sets: what address space, TLB_NONE if free */
 	u64 used;		      /* for eviction */
@@ -185,19 +198,20 @@ struct helper_site {
 };
 
 struct block {
+	/* What a search reads is in one line of the cache. */
 	u64 ram;  /* RAM offset of the first byte */
 	u64 ram2; /* of the second page, if an instruction crosses; else UINT64_MAX */
 	struct block *hash_next;
-	struct block *page_next[2];
-	struct link *incoming;
-	u8 *code;		   /* written view */
 	const u8 *entry;	   /* executable view: with flags in M */
-	const u8 *entry_r;	   /* with flags in RFLAGS */
 	struct crossing *crossing; /* written view, NULL if none */
-	u8 *cold;		   /* written view of its slow paths */
-	u32 code_len, cold_len;
 	u32 mode;
 	u16 guest, guest_len; /* page offset and length of the guest code */
+	struct block *page_next[2];
+	struct link *incoming;
+	u8 *code;	   /* written view */
+	const u8 *entry_r; /* executable view: with flags in RFLAGS */
+	u8 *cold;	   /* written view of its slow paths */
+	u32 code_len, cold_len;
 	u8 insns;
 	bool dead;
 	u16 site_count;
@@ -224,9 +238,10 @@ struct translation {
 	/* The stack's page: tag, and what its addresses are away from the host's; the latter is in
 	 * STACK as well while guest code runs. Forgotten whenever a TLB entry may have gone. */
 	u64 stack_page, stack_addend;
-	i32 stack_credit; /* misses to take before another page becomes the stack's */
-	const u8 *site;	  /* where to go on after a leaf or slow path */
-	const u8 *resume; /* where stub_enter goes */
+	i32 stack_credit;  /* misses to take before another page becomes the stack's */
+	i32 victim_credit; /* accesses by victims to serve before one gets its place back */
+	const u8 *site;	   /* where to go on after a leaf or slow path */
+	const u8 *resume;  /* where stub_enter goes */
 	u64 linear;
 	u64 access;
 	u64 seg_read_end[CPU_SEGMENTS]; /* offset at or above which an access is not simply allowed
@@ -274,7 +289,7 @@ struct translation {
 
 	struct {
 		const u8 *enter, *leave_r, *leave_m, *leave_signal;
-		const u8 *miss, *stack, *commit_r, *commit_m;
+		const u8 *miss, *miss_slow, *stack, *commit_r, *commit_m;
 		const u8 *link_r, *link_m, *jump, *branch, *helper, *leaf_helper, *leaf_helper_all;
 		const u8 *ac[2]; /* to TLB_KERNEL, to TLB_KERNEL_USER */
 	} stub;

@@ -42,7 +42,6 @@ static const u8 *
 leaf_go(struct vcpu *v, u64 linear)
 {
 	struct translation *t = vcpu_translation(v);
-	unsigned slot = jump_slot(linear);
 	struct block *b;
 
 	t->count.jumps++;
@@ -51,10 +50,8 @@ leaf_go(struct vcpu *v, u64 linear)
 	b = leaf_find_block(v, linear);
 	if (!b)
 		return NULL;
-	if (likely(!(v->engine->options & OPTION_NOCHAIN))) {
-		t->jumps->linear[slot] = linear;
-		t->jumps->code[slot] = b->entry;
-	}
+	if (likely(!(v->engine->options & OPTION_NOCHAIN)))
+		t->jumps->jump[jump_slot(linear)] = (struct jump){linear, b->entry};
 	leaf_enter(v, b, linear);
 	return b->entry;
 }
@@ -65,12 +62,12 @@ static const u8 *
 leaf_resume(struct vcpu *v, u64 linear)
 {
 	struct translation *t = vcpu_translation(v);
-	unsigned slot = jump_slot(linear);
+	const struct jump *jump = &t->jumps->jump[jump_slot(linear)];
 
-	if (t->jumps->linear[slot] != linear || translation_kicked(t) || (t->mode & MODE_SINGLE))
+	if (jump->linear != linear || translation_kicked(t) || (t->mode & MODE_SINGLE))
 		return leaf_go(v, linear);
 	t->page_va = align_down(linear, MEMORY_PAGE);
-	return t->jumps->code[slot];
+	return jump->code;
 }
 
 const u8 *

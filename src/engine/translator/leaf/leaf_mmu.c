@@ -123,17 +123,67 @@ leaf_walk(struct vcpu *v, struct tlb *set, u64 linear, unsigned access, struct w
 	return align_down(ram, MEMORY_PAGE);
 }
 
-/* Both halves say the same of one page. Reading what was just written is so frequent that a write
- * brings the read half too, unless the halves have parted: then two pages compete here. */
+/* Puts PAGE where others of its index are; what is there goes to the victims. */
 static void
-leaf_set_entry(struct tlb_entry *entry, unsigned index, u64 page, u64 host, bool write)
+leaf_set_read(struct tlb *set, struct tlb_entry *entry, u64 page, u64 host)
 {
-	if (!write || entry->read == page || entry->read == entry->write) {
-		entry->read = page;
-		entry->read_host = host;
+	struct tlb_entry *victim = &set->entry[tlb_victim(entry->read)];
+
+	if (entry->read != page && leaf_index(entry->read) == leaf_index(page)) {
+		victim->read = entry->read;
+		victim->read_host = entry->read_host;
+		set->victims = true;
 	}
-	if (write || (entry->write == page && entry->write_host != host))
-		entry->write = TLB_EMPTY(index);
+	entry->read = page;
+	entry->read_host = host;
+}
+
+static void
+leaf_set_write(struct tlb *set, struct tlb_entry *entry, u64 page, u64 host)
+{
+	struct tlb_entry *victim = &set->entry[tlb_victim(entry->write)];
+
+	if (entry->write != page && leaf_index(entry->write) == leaf_index(page)) {
+		victim->write = entry->write;
+		victim->write_host = entry->write_host;
+		set->victims = true;
+	}
+	entry->write = page;
+	entry->write_host = host;
+}
+
+/* PAGE was found anew: nothing else is to be said of it. */
+static void
+leaf_forget_page(struct tlb *set, u64 page, u64 host, bool write)
+{
+	struct tlb_entry *entry = &set->entry[leaf_index(page)];
+	struct tlb_entry *victim = &set->entry[tlb_victim(page)];
+
+	if (entry->write == page && entry->write_host != host)
+		entry->write = TLB_EMPTY(leaf_index(page));
+	if (victim->read == page)
+		victim->read = TLB_EMPTY(tlb_victim(page));
+	if (victim->write == page && (write || victim->write_host != host))
+		victim->write = TLB_EMPTY(tlb_victim(page));
+}
+
+/* An access to PAGE by its entry among the victims, which gets its place back; NULL if none. */
+static struct tlb_entry *
+leaf_recall(struct tlb *set, u64 page, bool write)
+{
+	struct tlb_entry *entry = &set->entry[leaf_index(page)];
+	struct tlb_entry *victim = &set->entry[tlb_victim(page)];
+
+	if ((write ? victim->write : victim->read) != page)
+		return NULL;
+	if (write) {
+		victim->write = TLB_EMPTY(tlb_victim(page));
+		leaf_set_write(set, entry, page, victim->write_host);
+	} else {
+		victim->read = TLB_EMPTY(tlb_victim(page));
+		leaf_set_read(set, entry, page, victim->read_host);
+	}
+	return entry;
 }
 
 struct tlb_entry *
@@ -149,11 +199,13 @@ leaf_fill(struct vcpu *v, struct tlb *set, u64 linear, bool write)
 	if (ram == UINT64_MAX)
 		return NULL;
 	host = (u64)v->engine->ram + ram;
-	leaf_set_entry(entry, index, page, host, write);
-	if (write && leaf_may_write(v, ram)) {
-		entry->write = page;
-		entry->write_host = host;
-	}
+	leaf_forget_page(set, page, host, write);
+	/* Reading what was just written is so frequent that a write brings the read half too,
+	 * unless the halves have parted: then two pages compete here. */
+	if (!write || entry->read == page || entry->read == entry->write)
+		leaf_set_read(set, entry, page, host);
+	if (write && leaf_may_write(v, ram))
+		leaf_set_write(set, entry, page, host);
 	if (!r.global && set < vcpu_translation(v)->sets[TLB_USER_FIRST])
 		leaf_note_nonglobal(set, index);
 	return entry;
@@ -176,6 +228,9 @@ leaf_host_in(struct vcpu *v, struct tlb *set, u64 linear, unsigned len, unsigned
 	if ((linear & 4095) + len > 4096)
 		return NULL;
 	if (likely((write ? entry->write : entry->read) == page))
+		return leaf_entry_host(entry, linear, write);
+	entry = leaf_recall(set, page, write);
+	if (entry)
 		return leaf_entry_host(entry, linear, write);
 	if (vcpu_long_mode(v) ? !vcpu_canonical(linear) : linear >> 32 != 0)
 		return NULL;
@@ -339,6 +394,8 @@ leaf_access(struct vcpu *v)
 	unsigned write = (t->access & ACCESS_WRITE) != 0;
 	u8 *host;
 
+	if (t->victim_credit < 0)
+		t->victim_credit = VICTIM_CREDIT;
 	if (t->access & ACCESS_OFFSET)
 		return NULL;
 	if (unlikely(t->mode & (MODE_ALIGN | MODE_SINGLE)))

@@ -59,7 +59,7 @@ mode_clear_jumps(struct jump_cache *jumps)
 {
 	jumps->epoch += 2 * TLB_SETS; /* each set counts its own residue: no two are alike */
 	for (unsigned i = 0; i < JUMP_SIZE; i++)
-		jumps->linear[i] = i == 1 ? 0 : 1; /* neither hashes to where it stands */
+		jumps->jump[i].linear = i == 1 ? 0 : 1; /* neither hashes to where it stands */
 }
 
 /* Each set remembers its stack's page. */
