@@ -6,6 +6,7 @@ is. The kernel need not have KVM: where it does not, /proc/misc is made to say s
 nodes and namespaces need root.
 
 timeout: 180
+as root
 """
 import ctypes
 import grp
