@@ -8,7 +8,7 @@
 const struct engine_ops *
 host_kvm_engine(void)
 {
-	return NULL;
+	return &engine_kvm;
 }
 
 void

@@ -137,8 +137,7 @@ kvm_create(struct engine **out, const struct engine_config *config)
 
 /* ---- vCPUs ---- */
 
-/* Blocks the signal in this thread, but not in KVM_RUN. */
-static int
+int
 kvm_set_signal_mask(int fd)
 {
 	union {

@@ -86,8 +86,9 @@ struct engine_vcpu {
 	struct cpu_msrs msr;	  /* those that KVM does not keep for us */
 };
 
-/* The signal, and how a thread takes part. */
 int kvm_signal(void);
+/* Blocks the signal in this thread, but not in KVM_RUN of the vCPU FD. 0 or -errno. */
+int kvm_set_signal_mask(int fd);
 
 /* ioctl that retries EINTR: its value, or -errno. */
 int kvm_ioctl(int fd, unsigned long request, void *argument);
