@@ -24,11 +24,18 @@ enum {
 };
 
 /* Selectors: as SYSCALL and SYSRET want them. */
-enum { GUEST_CS = 0x08, GUEST_SS = 0x10, GUEST_USER_SS = 0x18, GUEST_USER_CS = 0x20, GUEST_TR = 0x28 };
+enum {
+	GUEST_CS = 0x08,
+	GUEST_SS = 0x10,
+	GUEST_USER_SS = 0x18,
+	GUEST_USER_CS = 0x20,
+	GUEST_TR = 0x28
+};
 
 enum {
-	GUEST_PORT_STEP = 0x10,	     /* out: it begins with this step */
-	GUEST_PORT_COUNT = 0x12,     /* in: how often to go round a loop of two instructions, 0: enough */
+	GUEST_PORT_STEP = 0x10, /* out: it begins with this step */
+	GUEST_PORT_COUNT =
+		0x12, /* in: how often to go round a loop of two instructions, 0: enough */
 	GUEST_PORT_EXCEPTION = 0x13, /* out: unexpected; vector, and code segment << 8 */
 	GUEST_PORT_WRONG = 0x14,     /* out: the step's result is wrong */
 	GUEST_PORT_VALUE = 0x15,     /* out: something for the host to compare */

@@ -11,7 +11,7 @@
 #include "engine/kvm/kvm_selftest.h"
 
 /* Below this a system is no use: instructions a second. */
-#define PROBE_SLOW 20000000u
+#define PROBE_SLOW 8000000u
 
 static const struct {
 	u32 number;
@@ -21,11 +21,25 @@ static const struct {
 	{                                                                                          \
 		KVM_CAP_##name, #name                                                              \
 	}
-	CAP(USER_MEMORY),	 CAP(SET_TSS_ADDR),	  CAP(EXT_CPUID),	CAP(MP_STATE),
-	CAP(IRQFD),		 CAP(IOEVENTFD),	  CAP(IRQ_ROUTING),	CAP(SIGNAL_MSI),
-	CAP(VCPU_EVENTS),	 CAP(DEBUGREGS),	  CAP(XSAVE),		CAP(ADJUST_CLOCK),
-	CAP(GET_TSC_KHZ),	 CAP(TSC_DEADLINE_TIMER), CAP(SPLIT_IRQCHIP),	CAP(X2APIC_API),
-	CAP(X86_USER_SPACE_MSR), CAP(X86_MSR_FILTER),	  CAP(VCPU_ATTRIBUTES),
+	CAP(USER_MEMORY),
+	CAP(SET_TSS_ADDR),
+	CAP(EXT_CPUID),
+	CAP(MP_STATE),
+	CAP(IRQFD),
+	CAP(IOEVENTFD),
+	CAP(IRQ_ROUTING),
+	CAP(SIGNAL_MSI),
+	CAP(VCPU_EVENTS),
+	CAP(DEBUGREGS),
+	CAP(XSAVE),
+	CAP(ADJUST_CLOCK),
+	CAP(GET_TSC_KHZ),
+	CAP(TSC_DEADLINE_TIMER),
+	CAP(SPLIT_IRQCHIP),
+	CAP(X2APIC_API),
+	CAP(X86_USER_SPACE_MSR),
+	CAP(X86_MSR_FILTER),
+	CAP(VCPU_ATTRIBUTES),
 #undef CAP
 };
 

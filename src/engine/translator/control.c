@@ -439,6 +439,8 @@ control_xcr0_valid(const struct cpu_model *model, u64 value)
 	u32 leaf[4];
 
 	cpu_model_cpuid(model, 0, CR4_OSXSAVE, 1, 0xd, 0, leaf);
+	if (value == x87) /* also where there is no XSAVE */
+		return true;
 	if (value & ~(leaf[REG_EAX] | (u64)leaf[REG_EDX] << 32))
 		return false;
 	if (!(value & x87) || ((value & avx) && !(value & sse)))

@@ -112,6 +112,7 @@ state_set_xsave(struct vcpu *v, const u8 *image)
 	memcpy(v->xsave, image, sizeof(v->xsave));
 	memset(v->xsave + STATE_XSAVE_HEADER, 0, STATE_XSAVE_AREA - STATE_XSAVE_HEADER);
 	put_le64(v->xsave + STATE_XSAVE_HEADER, bv);
+	operand_xstate_init(v->xsave, ~bv & STATE_XSTATE);
 	put_le32(v->xsave + STATE_MXCSR, get_le32(image + STATE_MXCSR) & 0xffff);
 }
 

@@ -5,7 +5,10 @@
  */
 #include "engine/translator/stub.h"
 
+#include <cpuid.h>
+
 #include "engine/translator/leaf/leaf_mmu.h"
+#include "engine/translator/operand.h"
 
 void
 stub_save_flags(struct translation *t, struct emit *e)
@@ -55,10 +58,37 @@ enum {
 static const u32 stub_mxcsr = 0x1f80;
 static const u16 stub_fcw = 0x37f;
 
-/* XSAVE64 (4) or XRSTOR64 (5) of x87, SSE and AVX at v->xsave. Spoils RAX, RDX. */
-static void
-stub_xstate(struct vcpu *v, struct emit *e, unsigned op)
+enum { XSTATE_SAVE, XSTATE_RESTORE };
+
+/* Whether this process may use XSAVE: the CPU has it and the system has switched it on. */
+static bool
+stub_host_has_xsave(void)
 {
+	u32 eax, ebx, ecx, edx;
+
+	__cpuid(1, eax, ebx, ecx, edx);
+	return (ecx & BIT(27)) != 0;
+}
+
+/* FXSAVE64 and FXRSTOR64: a CPU without XSAVE has no more than x87 and SSE. */
+static void
+stub_legacy_state(struct vcpu *v, struct emit *e, unsigned way)
+{
+	emit8(e, 0x48), emit8(e, 0x0f), emit8(e, 0xae), emit_rip(e, way, v->xsave, 0);
+	emit8(e, 0x80), emit_rip(e, 1, v->xsave + XSAVE_BV, 1); /* or byte, imm8 */
+	emit8(e, XSTATE_X87 | XSTATE_SSE);
+}
+
+/* Saves or restores x87, SSE and AVX at v->xsave. Spoils RAX, RDX, flags. */
+static void
+stub_xstate(struct vcpu *v, struct emit *e, unsigned way)
+{
+	unsigned op = way == XSTATE_SAVE ? 4 : 5; /* XSAVE64, XRSTOR64 */
+
+	if (!stub_host_has_xsave()) {
+		stub_legacy_state(v, e, way);
+		return;
+	}
 	emit_mov_imm32(e, RAX, 7);
 	emit_alu(e, ALU_XOR, false, RDX, RDX);
 	emit8(e, 0x48), emit8(e, 0x0f), emit8(e, 0xae), emit_rip(e, op, v->xsave, 0);
@@ -76,7 +106,7 @@ stub_make_enter(struct vcpu *v, struct emit *e)
 	for (unsigned i = 0; i < sizeof(pushes); i++)
 		emit8(e, pushes[i]);
 	emit_store_var(e, &t->host_rsp, RSP);
-	stub_xstate(v, e, 5);
+	stub_xstate(v, e, XSTATE_RESTORE);
 	stub_load_flags(t, e);
 	stub_load_gprs(v, e, STUB_ALL);
 	emit_load_var(e, T0, &t->t0);
@@ -101,7 +131,7 @@ stub_make_leave(struct vcpu *v, struct emit *e)
 	t->stub.leave_m = emit_rx(e);
 	stub_store_gprs(v, e, STUB_ALL);
 	emit_load_var(e, RSP, &t->host_rsp);
-	stub_xstate(v, e, 4);
+	stub_xstate(v, e, XSTATE_SAVE);
 	emit8(e, 0x0f), emit8(e, 0xae), emit_rip(e, 2, mxcsr, 0); /* ldmxcsr */
 	emit8(e, 0xdb), emit8(e, 0xe3);				  /* fninit */
 	emit8(e, 0xd9), emit_rip(e, 5, fcw, 0);			  /* fldcw */
