@@ -13,6 +13,7 @@
 #include "engine/translator/descriptor.h"
 #include "engine/translator/operand.h"
 #include "engine/translator/pvclock.h"
+#include "engine/translator/stub.h"
 #include "engine/translator/system.h"
 #include "engine/translator/translation.h"
 
@@ -112,7 +113,8 @@ state_set_xsave(struct vcpu *v, const u8 *image)
 	memcpy(v->xsave, image, sizeof(v->xsave));
 	memset(v->xsave + STATE_XSAVE_HEADER, 0, STATE_XSAVE_AREA - STATE_XSAVE_HEADER);
 	put_le64(v->xsave + STATE_XSAVE_HEADER, bv);
-	operand_xstate_init(v->xsave, ~bv & STATE_XSTATE);
+	if (!stub_host_has_xsave()) /* FXRSTOR does not look at XSTATE_BV */
+		operand_xstate_init(v->xsave, ~bv & STATE_XSTATE);
 	put_le32(v->xsave + STATE_MXCSR, get_le32(image + STATE_MXCSR) & 0xffff);
 }
 

@@ -5,8 +5,6 @@
  */
 #include "engine/translator/stub.h"
 
-#include <cpuid.h>
-
 #include "engine/translator/leaf/leaf_mmu.h"
 #include "engine/translator/operand.h"
 
@@ -59,16 +57,6 @@ static const u32 stub_mxcsr = 0x1f80;
 static const u16 stub_fcw = 0x37f;
 
 enum { XSTATE_SAVE, XSTATE_RESTORE };
-
-/* Whether this process may use XSAVE: the CPU has it and the system has switched it on. */
-static bool
-stub_host_has_xsave(void)
-{
-	u32 eax, ebx, ecx, edx;
-
-	__cpuid(1, eax, ebx, ecx, edx);
-	return (ecx & BIT(27)) != 0;
-}
 
 /* FXSAVE64 and FXRSTOR64: a CPU without XSAVE has no more than x87 and SSE. */
 static void

@@ -5,6 +5,8 @@
 #ifndef TRANSLATOR_STUB_H
 #define TRANSLATOR_STUB_H
 
+#include <cpuid.h>
+
 #include "engine/translator/emit.h"
 #include "engine/translator/translation.h"
 
@@ -17,5 +19,14 @@ void stub_load_flags(struct translation *t, struct emit *e);
 
 /* Runs guest code from t->resume until something leaves it (t->reason). */
 void stub_run(struct translation *t);
+/* Whether this process may use XSAVE: the CPU has it and the system has switched it on. */
+static inline bool
+stub_host_has_xsave(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	__cpuid(1, eax, ebx, ecx, edx);
+	return (ecx & BIT(27)) != 0;
+}
 
 #endif
