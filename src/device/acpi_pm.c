@@ -109,6 +109,13 @@ acpi_pm_power_button(struct acpi_pm *pm)
 	acpi_pm_update(pm);
 }
 
+void
+acpi_pm_raise(struct acpi_pm *pm, unsigned gpe)
+{
+	pm->gpe[gpe / 8 % (ACPI_GPE0_SIZE / 2)] |= (u8)BIT(gpe % 8);
+	acpi_pm_update(pm);
+}
+
 static void
 acpi_pm_write_control(struct acpi_pm *pm, u16 value)
 {

@@ -38,6 +38,8 @@ void acpi_pm_reset(struct acpi_pm *pm);
 /* The registers answer at PORT (a multiple of 128), 0: nowhere. 0 or -ENOMEM. */
 int acpi_pm_place(struct acpi_pm *pm, u16 port);
 void acpi_pm_power_button(struct acpi_pm *pm);
+/* General-purpose event GPE, 0 to 63, happens. */
+void acpi_pm_raise(struct acpi_pm *pm, unsigned gpe);
 
 struct state_list;
 /* Adds what is saved of it (state/state.h). */

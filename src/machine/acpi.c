@@ -14,6 +14,7 @@
 #include "device/hpet.h"
 #include "device/ioapic.h"
 #include "device/lpc.h"
+#include "device/vmgenid.h"
 #include "machine/aml.h"
 
 enum { ACPI_HEADER = 36, ACPI_RSDP = 36, ACPI_FACS = 64, ACPI_FADT = 276 };
@@ -271,6 +272,41 @@ acpi_pci_root(struct aml *aml, const struct acpi_board *board)
 	aml_end(aml);
 }
 
+/* Microsoft's specification asks for _CID, _DDN and ADDR; guests look for either name. */
+static void
+acpi_generation(struct aml *aml)
+{
+	aml_device(aml, "VGEN");
+	aml_name(aml, "_HID");
+	aml_string(aml, "BIGA0001");
+	aml_name(aml, "_CID");
+	aml_string(aml, "VM_Gen_Counter");
+	aml_name(aml, "_DDN");
+	aml_string(aml, "VM_Gen_Counter");
+	aml_name(aml, "ADDR");
+	aml_package(aml, 2);
+	aml_integer(aml, (u32)VMGENID_GPA);
+	aml_integer(aml, VMGENID_GPA >> 32);
+	aml_end(aml);
+	aml_end(aml);
+}
+
+/* What general-purpose events mean. */
+static void
+acpi_events(struct aml *aml)
+{
+	char name[8];
+
+	snprintf(name, sizeof(name), "_E%02X", VMGENID_GPE);
+	aml_scope(aml, "\\_GPE");
+	aml_method(aml, name, 0);
+	aml_notify(aml);
+	aml_path(aml, "\\_SB.VGEN");
+	aml_integer(aml, 0x80);
+	aml_end(aml);
+	aml_end(aml);
+}
+
 static void
 acpi_dsdt_body(struct aml *aml, const struct acpi_board *board)
 {
@@ -293,7 +329,9 @@ acpi_dsdt_body(struct aml *aml, const struct acpi_board *board)
 	acpi_motherboard(aml, board);
 	acpi_hpet_device(aml);
 	acpi_processors(aml, board->vcpus);
+	acpi_generation(aml);
 	aml_end(aml);
+	acpi_events(aml);
 }
 
 static const u8 *

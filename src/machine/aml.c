@@ -28,6 +28,7 @@ enum {
 	AML_ARG0 = 0x68,
 	AML_STORE = 0x70,
 	AML_OR = 0x7d,
+	AML_NOTIFY = 0x86,
 	AML_DWORD_FIELD = 0x8a,
 	AML_EQUAL = 0x93,
 	AML_IF = 0xa0,
@@ -337,6 +338,12 @@ void
 aml_store(struct aml *aml)
 {
 	aml_byte(aml, AML_STORE);
+}
+
+void
+aml_notify(struct aml *aml)
+{
+	aml_byte(aml, AML_NOTIFY);
 }
 
 void

@@ -46,6 +46,7 @@ void aml_arg(struct aml *aml, unsigned n);
 void aml_return(struct aml *aml);      /* the value follows */
 void aml_equal(struct aml *aml);       /* two operands follow */
 void aml_store(struct aml *aml);       /* source and target follow */
+void aml_notify(struct aml *aml);      /* the object's path and a value follow */
 void aml_or(struct aml *aml);	       /* two operands and a target follow */
 void aml_dword_field(struct aml *aml); /* source, index, and by aml_path the new name follow */
 

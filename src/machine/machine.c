@@ -902,6 +902,9 @@ machine_load(struct machine *machine, const struct state_io *io, char *why, size
 	}
 	pthread_mutex_lock(&machine->lock);
 	err = save_read(&parts, io, loop_now(), why, why_size);
+	if (!err && !machine->config.same_generation)
+		err = machine_fail(pc_new_generation(machine->pc), "no random numbers", why,
+				   why_size);
 	machine->config.from_state = err != 0;
 	pthread_mutex_unlock(&machine->lock);
 	return err;

@@ -8,6 +8,7 @@
  *		0xfed00000	HPET
  *		0xfee00000	local APICs (the engine's)
  *		0xff000000	testdev
+ *		0x000ff000	VM generation identifier, above the tables
  *	PCI	00.0 host bridge, 02.0 console, 03.0 rng, 04.0.. networks, 08.0.. disks,
  *		1f.0 LPC bridge
  *	IRQ	0 PIT, 1 keyboard, 4 COM1, 8 RTC, 9 SCI, 10 and 11 PCI without IOAPIC
@@ -43,6 +44,7 @@
 #include "device/virtio_console.h"
 #include "device/virtio_net.h"
 #include "device/virtio_rng.h"
+#include "device/vmgenid.h"
 #include "machine/acpi.h"
 #include "machine/stream.h"
 #include "state/state.h"
@@ -51,7 +53,7 @@ enum { IRQ_TIMER = 0, IRQ_KEYBOARD = 1, IRQ_COM1 = 4, IRQ_RTC = 8 };
 enum { GSI_TIMER = 2, GSI_PIRQ_A = 16, ISA_IRQS = 16 };
 enum { SLOT_CONSOLE = 2, SLOT_RNG = 3, SLOT_NET = 4, SLOT_DISK = 8 };
 enum { PORT_COM1 = 0x3f8 };
-enum { TABLES_SIZE = E820_ONE_MIB - E820_TABLES };
+enum { TABLES_SIZE = VMGENID_GPA - E820_TABLES };
 
 /* Who may drive an input. */
 enum pc_source { SOURCE_DEVICE, SOURCE_HPET, SOURCE_PIRQ, SOURCE_TEST };
@@ -79,6 +81,7 @@ struct pc {
 	struct port92 *port92;
 	struct acpi_pm *pm;
 	struct fw_cfg *fw_cfg;
+	struct vmgenid *vmgenid;
 	struct debug_exit *debug_exit;
 	struct testdev *testdev;
 	struct stream *serial, *console_stream;
@@ -382,6 +385,8 @@ pc_create_misc(struct pc *pc, const struct machine_config *config)
 
 	err = acpi_pm_create(&pc->pm, &pc->host, pc_irq(pc, ACPI_SCI_IRQ));
 	if (!err)
+		err = vmgenid_create(&pc->vmgenid, &pc->host, pc->pm);
+	if (!err)
 		err = i8042_create(&pc->i8042, &pc->host, pc_irq(pc, IRQ_KEYBOARD));
 	if (!err)
 		err = port92_create(&pc->port92, &pc->host);
@@ -549,6 +554,7 @@ pc_destroy(struct pc *pc)
 	fw_cfg_destroy(pc->fw_cfg);
 	port92_destroy(pc->port92);
 	i8042_destroy(pc->i8042);
+	vmgenid_destroy(pc->vmgenid);
 	acpi_pm_destroy(pc->pm);
 	uart_destroy(pc->uart);
 	stream_destroy(pc->serial);
@@ -605,6 +611,7 @@ pc_write_tables(struct pc *pc, const u8 line[PCI_PIRQS])
 		used = acpi_build(&board, E820_TABLES, tables, TABLES_SIZE);
 	if (used > 0)
 		used = memory_write(pc->host.memory, E820_TABLES, tables, TABLES_SIZE);
+	vmgenid_reset(pc->vmgenid);
 	free(tables);
 	return used < 0 ? 0 : E820_TABLES;
 }
@@ -693,7 +700,14 @@ pc_state(struct pc *pc, struct state_list *list)
 	i8042_state(pc->i8042, list);
 	port92_state(pc->port92, list);
 	fw_cfg_state(pc->fw_cfg, list);
+	vmgenid_state(pc->vmgenid, list);
 	if (pc->testdev)
 		testdev_state(pc->testdev, list);
 	pci_bus_state(pc->bus, list);
+}
+
+int
+pc_new_generation(struct pc *pc)
+{
+	return vmgenid_renew(pc->vmgenid);
 }

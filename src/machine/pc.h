@@ -40,6 +40,10 @@ void pc_flush(struct pc *pc);
  * standing, loop's thread. */
 int pc_settle(struct pc *pc, u64 deadline_ns, char *why, size_t why_size);
 
+/* The guest is told that it goes on from a state from which others may go on too. vCPUs have their
+ * states. 0 or -errno. */
+int pc_new_generation(struct pc *pc);
+
 struct state_list;
 /* Adds what is saved of the board and of every device (state/state.h). */
 void pc_state(struct pc *pc, struct state_list *list);

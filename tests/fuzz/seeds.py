@@ -128,8 +128,16 @@ def virtq():
     return disk + out + [b"".join(disk), b"".join(out)]
 
 
+def state():
+    """A good file, with and without the checksums made right again after a change."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden/state-1")
+    with open(path, "rb") as f:
+        golden = f.read()
+    return [b"\1" + golden, b"\0" + golden]
+
+
 SEEDS = {"elf": elf, "bzimage": bzimage, "multiboot": multiboot, "translator": translator,
-         "virtq": virtq}
+         "virtq": virtq, "state": state}
 
 
 def main():

@@ -206,6 +206,20 @@ class Guest:
             self.fail(f"'{command}' gave {status}")
         return status, output
 
+    def suspend(self, state, seconds=120):
+        """Into the file STATE, and waits for the end; how long it took."""
+        start = time.monotonic()
+        done = subprocess.run([BIGA, "suspend", "guest", "--to", state], timeout=seconds,
+                              env=dict(os.environ, XDG_RUNTIME_DIR=self.tmp), check=False,
+                              stdout=subprocess.DEVNULL)
+        if done.returncode:
+            self.fail(f"suspend gave {done.returncode}")
+        took = time.monotonic() - start
+        status = self.end(30)
+        if status:
+            self.fail(f"exit status {status} after it was suspended")
+        return took
+
     def end(self, seconds=60):
         """Waits for the VM to end by itself; its exit status."""
         deadline = time.monotonic() + seconds

@@ -42,7 +42,7 @@ run_model(struct cpu_model *model, unsigned vcpus)
 }
 
 static int
-run_create(struct run *r, u64 memory, unsigned vcpus, bool from_state)
+run_create_as(struct run *r, u64 memory, unsigned vcpus, bool from_state, bool same_generation)
 {
 	struct machine_config config = {.engine = &engine_translator,
 					.model = &r->model,
@@ -50,6 +50,7 @@ run_create(struct run *r, u64 memory, unsigned vcpus, bool from_state)
 					.vcpus = vcpus,
 					.code_cache = 8 << 20,
 					.from_state = from_state,
+					.same_generation = same_generation,
 					.console = {-1, -1},
 					.virtio_console = true,
 					.rng = true,
@@ -67,6 +68,12 @@ run_create(struct run *r, u64 memory, unsigned vcpus, bool from_state)
 	if (rc)
 		print_message("%s\n", why);
 	return rc;
+}
+
+static int
+run_create(struct run *r, u64 memory, unsigned vcpus, bool from_state)
+{
+	return run_create_as(r, memory, vcpus, from_state, false);
 }
 
 static void
@@ -212,7 +219,7 @@ test_same_again(void **state)
 	int fd = a_state(&a), again;
 
 	b.model = a.model;
-	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_int_equal(run_create_as(&b, RAM, 1, true, true), 0);
 	assert_int_equal(machine_start(b.machine), -EINVAL);
 	assert_int_equal(run_load(&b, fd, why, sizeof(why)), 0);
 	assert_int_equal(run_load(&b, fd, why, sizeof(why)), -EALREADY);
