@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -334,6 +335,9 @@ uring_close(struct block *block)
 
 	uring_drain(block, 0);
 	io_uring_queue_exit(&u->ring);
+	/* The kernel lets go of the ring, and with it of the file, some time later: whoever opens
+	 * the image next should not find it locked until then. */
+	flock(u->fd, LOCK_UN);
 	close(u->fd);
 	uring_free(u);
 }

@@ -145,6 +145,8 @@ front_ended(struct front *f, const json_t *message)
 	    (strcmp(reason, PROTOCOL_END_GUEST_FAILED) == 0 ||
 	     strcmp(reason, PROTOCOL_END_ENGINE_FAILED) == 0))
 		front_say(text);
+	if (!f->decided && reason && strcmp(reason, PROTOCOL_END_SUSPENDED) == 0)
+		log_info("the VM was suspended; `biga run --state` goes on from there");
 	front_decide(f, status);
 	if (f->deadline_ms == 0)
 		f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;

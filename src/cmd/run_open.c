@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+enum { OPEN_LOCK_TRIES = 40, OPEN_LOCK_USEC = 25000 };
 
 static int PRINTF_LIKE(4, 5) open_refuse(int error, char *why, size_t size, const char *fmt, ...)
 {
@@ -109,19 +112,37 @@ open_lock_holder(const struct stat *st)
 	return holder > 0 ? holder : 0;
 }
 
+/* 0 or -errno; *HOLDER is who has it, if that can be seen. The kernel may keep the file of a
+ * process that is gone for a moment, so it is tried again. */
+static int
+open_try_lock(int fd, bool readonly, const struct stat *st, int *holder)
+{
+	int how = (readonly ? LOCK_SH : LOCK_EX) | LOCK_NB;
+
+	*holder = 0;
+	for (unsigned i = 0; flock(fd, how) < 0; i++) {
+		if (errno != EWOULDBLOCK)
+			return -errno;
+		*holder = open_lock_holder(st);
+		if (i == OPEN_LOCK_TRIES || (*holder && (kill(*holder, 0) == 0 || errno == EPERM)))
+			return -EWOULDBLOCK;
+		usleep(OPEN_LOCK_USEC);
+	}
+	return 0;
+}
+
 static int
 open_lock(int fd, const char *path, bool readonly, const struct stat *st, char *why, size_t size)
 {
-	int holder;
+	int holder, rc = open_try_lock(fd, readonly, st, &holder);
 
-	if (flock(fd, (readonly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
+	if (rc == 0)
 		return 0;
-	if (errno != EWOULDBLOCK)
+	if (rc != -EWOULDBLOCK)
 		return open_refuse(
-			-errno, why, size,
+			rc, why, size,
 			"disk '%s' cannot be locked: %s; move it to a file system with locks", path,
-			strerror(errno));
-	holder = open_lock_holder(st);
+			strerror(-rc));
 	if (holder == getpid())
 		return open_refuse(-EBUSY, why, size,
 				   "disk '%s' is given twice; remove one, or make both ,readonly",

@@ -96,9 +96,12 @@ suspend_finish(struct vm_client *client, char *why, size_t why_size)
 {
 	int rc = suspend_check_client(client, why, why_size);
 
-	if (rc == 0)
-		machine_retire(client->vm->machine);
-	return rc;
+	if (rc)
+		return rc;
+	/* From here on the state is what goes on: that this connection ends changes nothing. */
+	machine_retire(client->vm->machine);
+	client->vm->suspender = NULL;
+	return 0;
 }
 
 int

@@ -444,6 +444,29 @@ test_tcp_forward(void **state)
 	guest_stop(&g);
 }
 
+/* Flows of a guest that came from another process, as after a resume: reset at once, whatever
+ * they led to. */
+static void
+test_unknown_flow(void **state)
+{
+	static const u8 far_ip[4] = {192, 0, 2, 7};
+	const u8 *const peers[] = {gateway_ip, far_ip};
+	struct guest g;
+
+	guest_start(&g, false);
+	for (unsigned i = 0; i < 2; i++) {
+		tcp_send(&g, peers[i], 1000, 443, 5001, 7000 + i, TCP_ACK | TCP_PSH, "data", 4);
+		await_tcp(&g, TCP_RST);
+		assert_int_equal(be32(g.in + L4_AT + 4), 7000 + i);
+		assert_memory_equal(g.in + IP_AT + 12, peers[i], 4);
+	}
+	/* A service of the guest, with a client that came by a forward. */
+	tcp_send(&g, gateway_ip, 7, 50000, 9001, 300, TCP_ACK, NULL, 0);
+	await_tcp(&g, TCP_RST);
+	assert_int_equal(be32(g.in + L4_AT + 4), 300);
+	guest_stop(&g);
+}
+
 static void
 test_udp(void **state)
 {
@@ -577,15 +600,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_checksum),
-		cmocka_unit_test(test_busy_port),
-		cmocka_unit_test(test_arp_and_ping),
-		cmocka_unit_test(test_dhcp),
-		cmocka_unit_test(test_tcp_out),
-		cmocka_unit_test(test_tcp_forward),
-		cmocka_unit_test(test_udp),
-		cmocka_unit_test(test_no_host_loopback),
-		cmocka_unit_test(test_hostile_frames),
+		cmocka_unit_test(test_checksum),	 cmocka_unit_test(test_busy_port),
+		cmocka_unit_test(test_arp_and_ping),	 cmocka_unit_test(test_dhcp),
+		cmocka_unit_test(test_tcp_out),		 cmocka_unit_test(test_tcp_forward),
+		cmocka_unit_test(test_unknown_flow),	 cmocka_unit_test(test_udp),
+		cmocka_unit_test(test_no_host_loopback), cmocka_unit_test(test_hostile_frames),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -488,6 +488,115 @@ test_switch(void **state)
 	assert_int_equal(peer_status(&p), 0);
 }
 
+static int
+ask_suspend(struct peer *p, bool ok)
+{
+	int fd = make_file("", O_RDWR);
+
+	peer_send(p, "{\"do\":\"suspend\"}", fd);
+	peer_expect_ok(p, ok);
+	return fd;
+}
+
+/* Held before its first instruction, suspended, let go on, suspended for good. */
+static void
+test_suspend(void **state)
+{
+	int kernel = make_file("echo", O_RDONLY), fd;
+	char note[4096] = "";
+	struct peer p;
+
+	peer_greet(&p);
+	peer_ask(&p, plain, true);
+	peer_send(&p, GIVE("kernel"), kernel);
+	peer_expect_ok(&p, true);
+	peer_refused(&p, "{\"do\":\"go\"}", -1, "phase");
+	peer_ask(&p, "{\"do\":\"start\",\"hold\":true}", true);
+	peer_refused(&p, "{\"do\":\"resume\"}", -1, "phase");
+	peer_refused(&p, "{\"do\":\"go\",\"host\":7}", -1, "held");
+	peer_ask(&p, "{\"do\":\"go\",\"host\":{\"x\":\"kept\"}}", true);
+	peer_expect(&p, "event", "started");
+	peer_refused(&p, "{\"do\":\"go\"}", -1, "held");
+	peer_refused(&p, "{\"do\":\"suspended\"}", -1, "has not suspended");
+	fd = ask_suspend(&p, true);
+	assert_true(pread(fd, note, sizeof(note) - 1, 0) > 0);
+	assert_non_null(strstr(note, "\"host\":{\"x\":\"kept\"}"));
+	assert_non_null(strstr(note, "\"biga\":1"));
+	close(fd);
+	peer_send(&p, "{\"do\":\"info\"}", -1);
+	peer_expect(&p, "status", "paused");
+	peer_refused(&p, "{\"do\":\"resume\"}", -1, "being suspended");
+	close(ask_suspend(&p, false));
+	peer_send(&p, "{\"do\":\"suspend-undo\"}", -1);
+	peer_expect(&p, "event", "held");
+	peer_expect_ok(&p, true);
+	peer_refused(&p, "{\"do\":\"resume\"}", -1, "being suspended");
+	peer_ask(&p, "{\"do\":\"go\"}", true);
+	peer_send(&p, "{\"do\":\"info\"}", -1);
+	peer_expect(&p, "status", "running");
+	close(ask_suspend(&p, true));
+	peer_ask(&p, "{\"do\":\"suspended\"}", true);
+	peer_expect(&p, "reason", "suspended");
+	assert_int_equal(peer_status(&p), 0);
+	close(kernel);
+}
+
+static void
+suspend_by(struct client *client, int fd)
+{
+	json_t *reply = NULL;
+	char why[256];
+
+	assert_int_equal(client_call(client, json_pack("{s:s}", "do", "suspend"), &fd, 1, &reply,
+				     5000, why, sizeof(why)),
+			 0);
+	json_decref(reply);
+}
+
+/* It goes on when nothing can be written, and when the one who asked is gone. */
+static void
+test_suspend_fails(void **state)
+{
+	int full = make_file("no longer empty", O_RDWR), readonly = make_file("", O_RDONLY), fd;
+	struct client *one;
+	struct peer p;
+	char why[256];
+
+	peer_run(&p, "echo no-save", plain);
+	peer_expect_ok(&p, true);
+	peer_expect(&p, "event", "started");
+	peer_refused(&p, "{\"do\":\"suspend\"}", -1, "an empty file");
+	peer_refused(&p, "{\"do\":\"suspend\"}", full, "an empty file");
+	peer_refused(&p, "{\"do\":\"suspend\"}", readonly, "an empty file");
+	fd = make_file("", O_RDWR);
+	peer_refused(&p, "{\"do\":\"suspend\"}", fd, "No space");
+	close(fd);
+	peer_send(&p, "{\"do\":\"info\"}", -1);
+	peer_expect(&p, "status", "running");
+	assert_int_equal(peer_status(&p), 0);
+
+	peer_listening(&p);
+	fd = make_file("", O_RDWR);
+	assert_int_equal(client_create(&one, connect_other(), why, sizeof(why)), 0);
+	suspend_by(one, fd);
+	client_destroy(one);
+	peer_expect(&p, "event", "held");
+	peer_ask(&p, "{\"do\":\"go\"}", true);
+	peer_send(&p, "{\"do\":\"info\"}", -1);
+	peer_expect(&p, "status", "running");
+	close(fd);
+	fd = make_file("", O_RDWR);
+	assert_int_equal(client_create(&one, connect_other(), why, sizeof(why)), 0);
+	suspend_by(one, fd);
+	call(one, "{\"do\":\"suspended\"}", 0, NULL, NULL);
+	client_destroy(one);
+	peer_expect(&p, "reason", "suspended"); /* and no "held" before it */
+	assert_int_equal(peer_status(&p), 0);
+	close(fd);
+	close(full);
+	close(readonly);
+}
+
 static void
 test_channel_fds(void **state)
 {
@@ -556,6 +665,8 @@ main(void)
 		cmocka_unit_test(test_other_connections),
 		cmocka_unit_test(test_many_connections),
 		cmocka_unit_test(test_switch),
+		cmocka_unit_test(test_suspend),
+		cmocka_unit_test(test_suspend_fails),
 		cmocka_unit_test(test_channel_fds),
 		cmocka_unit_test(test_channel_output_bounded),
 	};

@@ -1,0 +1,120 @@
+#!/bin/sh
+# Suspend and resume by the command line: what is refused, in one line, leaves VM, files and disks
+# as they were; what is saved goes on once.
+. "$(dirname "$0")/lib.sh"
+guest=$(dirname "$BIGA")/guest/forever.elf
+[ -f "$guest" ] || { echo "no guest forever: make guests"; exit 1; }
+XDG_RUNTIME_DIR=$TMP
+XDG_DATA_HOME=$TMP/data
+export XDG_RUNTIME_DIR XDG_DATA_HOME
+disk=$TMP/disk.raw
+state=$TMP/data/biga/suspended/one.state
+truncate -s 1M "$disk"
+
+# started NAME: waits until it answers.
+started()
+{
+	for _ in $(seq 200); do
+		"$BIGA" info "$1" >/dev/null 2>&1 && return 0
+		sleep 0.1
+	done
+	fail "$1 does not answer: $(cat "$TMP/$1.err")"
+}
+
+# start NAME OPTION...: in the background, its process in $vm.
+start()
+{
+	name=$1
+	shift
+	"$BIGA" run "$@" --name "$name" --hypervisor biga </dev/null \
+		>"$TMP/$name.out" 2>"$TMP/$name.err" &
+	vm=$!
+	started "$name"
+}
+
+# dots FILE: waits for three more.
+dots()
+{
+	want=$(($(grep -c '^\.' "$1") + 3))
+	for _ in $(seq 200); do
+		[ "$(grep -c '^\.' "$1")" -ge "$want" ] && return 0
+		sleep 0.1
+	done
+	fail "no dots in $1"
+}
+
+mark()
+{
+	python3 -c '
+import os, sys
+try:
+	print(os.getxattr(sys.argv[1], "user.biga.generation").decode())
+except OSError:
+	print(open(sys.argv[1] + ".biga").read().split()[0] if os.path.exists(sys.argv[1] + ".biga") else "none")
+' "$disk"
+}
+
+refused 2 'no VM named one runs' "$BIGA" suspend one
+refused 2 'takes one VM' "$BIGA" suspend
+refused 2 'takes one VM' "$BIGA" suspend one two
+refused 2 'takes one VM' "$BIGA" suspend one --frob
+refused 2 'No such file' "$BIGA" run --state "$TMP/none"
+refused 2 'does not go with --state' "$BIGA" run --state "$TMP/none" --cpus 2
+refused 2 'does not go with --state' "$BIGA" run --kernel "$guest" --state "$TMP/none"
+
+start one --kernel "$guest" --disk "$disk" --memory 64M --net none
+dots "$TMP/one.out"
+[ "$(mark)" = none ] || fail "the disk is marked before it is suspended"
+echo precious >"$TMP/precious"
+refused 2 'is no saved state' "$BIGA" suspend one --to "$TMP/precious"
+[ "$(cat "$TMP/precious")" = precious ] || fail "a file was overwritten"
+refused 2 'cannot be made' "$BIGA" suspend one --to "$TMP/no/such/folder"
+dots "$TMP/one.out"
+
+"$BIGA" suspend one >"$TMP/said" || fail "suspend: $?"
+wait "$vm" || fail "the run ended with $?"
+grep -q "$state" "$TMP/said" || fail "said: $(cat "$TMP/said")"
+[ "$(stat -c %a "$state")" = 600 ] || fail "others may read the state"
+[ "$(mark)" != none ] || fail "the disk is not marked"
+cp "$state" "$TMP/first"
+first=$(mark)
+
+# Damaged, cut, foreign: refused, and the state is as good as before.
+head -c 5000 "$state" >"$TMP/cut"
+refused 2 'cut short' "$BIGA" run --state "$TMP/cut" --quiet
+python3 -c '
+import sys
+data = bytearray(open(sys.argv[1], "rb").read())
+data[len(data) // 2] ^= 4
+open(sys.argv[2], "wb").write(data)' "$state" "$TMP/bad"
+refused 2 'damaged' "$BIGA" run --state "$TMP/bad" --quiet
+refused 2 'no saved state' "$BIGA" run --state "$guest" --quiet
+refused 2 'cut short' "$BIGA" run --state /dev/null --quiet
+cp "$disk" "$TMP/other"
+mv "$disk" "$disk.away"
+refused 2 'No such file' "$BIGA" run --state "$state" --quiet
+truncate -s 2M "$disk"
+refused 2 'another size' "$BIGA" run --state "$state" --quiet
+truncate -s 1M "$disk"
+refused 2 'moved on' "$BIGA" run --state "$state" --quiet
+mv "$disk.away" "$disk"
+[ "$(mark)" = "$first" ] || fail "a refusal has changed the disk's mark"
+
+start two --state "$state"
+grep -q forever "$TMP/two.out" && fail "it booted"
+dots "$TMP/two.out"
+[ "$(mark)" = none ] || fail "the disk is still marked"
+refused 2 'locked' "$BIGA" run --state "$state" --quiet
+"$BIGA" suspend two --to "$TMP/again" >/dev/null || fail "suspend again: $?"
+wait "$vm" || fail "the run ended with $?"
+refused 2 'moved on' "$BIGA" run --state "$TMP/first" --quiet
+start three --state "$TMP/again"
+dots "$TMP/three.out"
+
+"$BIGA" suspend three --to "$TMP/third" >/dev/null || fail "suspend a third time: $?"
+wait "$vm" || fail "the run ended with $?"
+start four --state "$TMP/third"
+kill "$vm"
+wait "$vm"
+refused 2 'moved on' "$BIGA" run --state "$TMP/third" --quiet
+finish
