@@ -97,7 +97,7 @@ struct machine_config {
 	/* Nothing is booted: machine_load comes before machine_start. The kernel is for resets. */
 	bool from_state;
 	bool same_generation; /* and the guest is not told that others may go on from there too */
-	int kernel_fd;		 /* required */
+	int kernel_fd;	      /* required */
 	const char *kernel_name; /* for messages, NULL: none; likewise the initrds', which
 				  * multiboot modules are also told */
 	int initrd_fds[MACHINE_INITRDS_MAX];
