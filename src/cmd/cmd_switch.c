@@ -15,7 +15,8 @@ static const char switch_help[] =
 	"Usage: biga switch NAME kvm|biga\n"
 	"Moves the running VM NAME to the host's hypervisor, or to Biga's own. The guest goes on\n"
 	"at the instruction where it was, with its devices, connections and clocks; it is not\n"
-	"rebooted. If the other hypervisor cannot run it, it goes on where it is.\n"
+	"rebooted. If the other hypervisor cannot run it, it goes on where it is. kvm,force does\n"
+	"not test the host's hypervisor first.\n"
 	"\n"
 	"Exit status: 0 it has moved; 1 it has not, and the reason was said; 2 no such VM, wrong\n"
 	"usage, or no /dev/kvm.\n";
@@ -30,7 +31,8 @@ switch_call(struct client *client, const char *name, const char *to)
 	if (status)
 		return status;
 	printf("%s moved from %s to %s; it stood still for %.1f ms\n", name,
-	       json_string_value(json_object_get(reply, "from")), to,
+	       json_string_value(json_object_get(reply, "from")),
+	       json_string_value(json_object_get(reply, "to")),
 	       (double)json_integer_value(json_object_get(reply, "pause-ns")) / 1e6);
 	json_decref(reply);
 	return 0;
@@ -62,14 +64,15 @@ cmd_switch(int argc, char **argv)
 		fputs(switch_help, stdout);
 		return 0;
 	}
-	if (argc != 3 || (strcmp(argv[2], "kvm") != 0 && strcmp(argv[2], "biga") != 0)) {
+	if (argc != 3 || (strcmp(argv[2], "kvm") != 0 && strcmp(argv[2], "kvm,force") != 0 &&
+			  strcmp(argv[2], "biga") != 0)) {
 		log_error("switch takes a VM's name and kvm or biga; see biga switch --help");
 		return EXIT_USAGE;
 	}
 	status = remote_open(&client, argv[1]);
 	if (status)
 		return status;
-	if (strcmp(argv[2], "kvm") == 0)
+	if (strncmp(argv[2], "kvm", 3) == 0)
 		status = switch_give_kvm(client);
 	if (status == 0)
 		status = switch_call(client, argv[1], argv[2]);

@@ -83,7 +83,7 @@ hypervisor_create_vcpus(struct hypervisor_engine *e, const struct hypervisor_con
 
 static int
 hypervisor_create_engine(struct hypervisor_engine *e, const struct engine_ops *ops, int device,
-			 const struct hypervisor_config *c)
+			 bool unchecked, const struct hypervisor_config *c)
 {
 	struct engine_config config = {
 		.memory = c->memory,
@@ -91,7 +91,7 @@ hypervisor_create_engine(struct hypervisor_engine *e, const struct engine_ops *o
 		.vcpus = c->vcpus,
 		.code_cache = c->code_cache,
 		.device = device,
-		.unchecked = c->unchecked,
+		.unchecked = unchecked,
 		.opaque = c->opaque,
 		.extint_vector = c->extint_vector,
 	};
@@ -120,7 +120,8 @@ hypervisor_create(struct hypervisor **out, const struct hypervisor_config *confi
 	pthread_rwlock_init(&h->seat, NULL);
 	h->states = aligned_alloc(64, align_up(config->vcpus * sizeof(*h->states), 64));
 	if (h->states)
-		err = hypervisor_create_engine(&h->now, config->ops, config->device, config);
+		err = hypervisor_create_engine(&h->now, config->ops, config->device,
+					       config->unchecked, config);
 	if (err) {
 		hypervisor_destroy(h);
 		return err;
@@ -235,9 +236,9 @@ hypervisor_unbind_notify(struct hypervisor *h, u64 gpa, unsigned size, int event
 /* ---- another takes its place ---- */
 
 int
-hypervisor_prepare(struct hypervisor *h, const struct engine_ops *ops, int device)
+hypervisor_prepare(struct hypervisor *h, const struct engine_ops *ops, int device, bool unchecked)
 {
-	return hypervisor_create_engine(&h->other, ops, device, &h->config);
+	return hypervisor_create_engine(&h->other, ops, device, unchecked, &h->config);
 }
 
 /* States of one moment, in which the kvm clock is the same for all: the furthest. */

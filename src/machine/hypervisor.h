@@ -27,7 +27,7 @@ struct hypervisor;
 struct hypervisor_config {
 	const struct engine_ops *ops; /* of the first engine */
 	int device;		      /* likewise; the caller's */
-	bool unchecked;		      /* as in struct engine_config */
+	bool unchecked;		      /* likewise, see struct engine_config */
 	struct memory *memory;
 	const struct cpu_model *model;
 	unsigned vcpus;
@@ -58,7 +58,8 @@ int hypervisor_bind_notify(struct hypervisor *hypervisor, u64 gpa, unsigned size
 void hypervisor_unbind_notify(struct hypervisor *hypervisor, u64 gpa, unsigned size, int eventfd);
 
 /* 0 or -errno, then there is nothing to dismiss. */
-int hypervisor_prepare(struct hypervisor *hypervisor, const struct engine_ops *ops, int device);
+int hypervisor_prepare(struct hypervisor *hypervisor, const struct engine_ops *ops, int device,
+		       bool unchecked);
 /* 0, or -errno: the old one is as it was. */
 int hypervisor_take_over(struct hypervisor *hypervisor);
 void hypervisor_dismiss(struct hypervisor *hypervisor);

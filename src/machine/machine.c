@@ -419,20 +419,21 @@ machine_move_error(int err)
 
 /* Without the lock, while the guest runs. */
 static int
-machine_prepare(struct machine *machine, const struct engine_ops *engine, int device, char *why,
-		size_t why_size)
+machine_prepare(struct machine *machine, const struct engine_ops *engine, int device, bool force,
+		char *why, size_t why_size)
 {
-	struct engine_probe probe = {.usable = false};
+	struct engine_probe probe = {.usable = force};
 	int err;
 
-	engine->probe(device, &probe);
+	if (!force)
+		engine->probe(device, &probe);
 	if (!probe.usable) {
 		snprintf(why, why_size, "the hypervisor %s cannot run here: %s (%.100s); %.140s",
 			 engine->name, probe.cause ? probe.cause : "unknown cause", probe.evidence,
 			 probe.fix);
 		return -ENOTSUP;
 	}
-	err = hypervisor_prepare(machine->hypervisor, engine, device);
+	err = hypervisor_prepare(machine->hypervisor, engine, device, force);
 	if (err)
 		snprintf(why, why_size,
 			 "the hypervisor %s does not start: %s; the VM goes on as it was",
@@ -441,7 +442,7 @@ machine_prepare(struct machine *machine, const struct engine_ops *engine, int de
 }
 
 int
-machine_switch(struct machine *machine, const struct engine_ops *engine, int device,
+machine_switch(struct machine *machine, const struct engine_ops *engine, int device, bool force,
 	       struct machine_switch_times *times, char *why, size_t why_size)
 {
 	bool held;
@@ -453,7 +454,7 @@ machine_switch(struct machine *machine, const struct engine_ops *engine, int dev
 		return -ESHUTDOWN;
 	}
 	held = machine_unlock(machine);
-	err = machine_prepare(machine, engine, device, why, why_size);
+	err = machine_prepare(machine, engine, device, force, why, why_size);
 	times->prepare = loop_now() - start;
 	if (!err) {
 		err = machine_move(machine, &times->pause);
@@ -481,7 +482,7 @@ machine_do_rescue(struct machine *machine)
 
 	if (machine->ended)
 		return;
-	if (machine_switch(machine, rescue, -1, &times, why, sizeof(why))) {
+	if (machine_switch(machine, rescue, -1, false, &times, why, sizeof(why))) {
 		machine_end(machine, machine->failure.kind, 0, "%s", machine->failure.text);
 		return;
 	}

@@ -149,9 +149,10 @@ struct machine_switch_times {
 };
 
 /* The VM goes on, running or paused as it was, on a new instance of ENGINE (which may be one of
- * the same kind), by the host's node DEVICE (the caller's, to live as long; -1: none). 0, or
- * -errno and one line (cause; fix) in WHY: then it goes on where it was. */
-int machine_switch(struct machine *machine, const struct engine_ops *engine, int device,
+ * the same kind), by the host's node DEVICE (the caller's, to live as long; -1: none). FORCE: its
+ * probe is not asked, and it may be unchecked (engine.h). 0, or -errno and one line (cause; fix) in
+ * WHY: then it goes on where it was. */
+int machine_switch(struct machine *machine, const struct engine_ops *engine, int device, bool force,
 		   struct machine_switch_times *times, char *why, size_t why_size);
 
 /* Ends the VM as MACHINE_STOPPED. Safe in any thread, not in a signal handler. */

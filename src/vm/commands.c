@@ -46,6 +46,10 @@ command_give(struct vm *vm, struct command_call *call)
 		close(fd);
 		return -EBUSY;
 	}
+	if (vm->phase == VM_BUILT && vm->resources.kvm >= 0) {
+		close(fd); /* it may be in use, and is as good as another */
+		return 0;
+	}
 	return vm_resources_give(&vm->resources, &vm->config, what, fd, call->why, call->why_size);
 }
 
@@ -151,7 +155,8 @@ command_switched(struct vm *vm, const char *from, const char *to, bool rescued, 
 				"text", text));
 }
 
-/* "fresh": another instance even of the one that it runs on. For tests of the way itself. */
+/* "to" as in a configuration: kvm,force is not tested first. "fresh": another instance even of the
+ * one that it runs on. For tests of the way itself. */
 static int
 command_switch(struct vm *vm, struct command_call *call)
 {
@@ -170,16 +175,18 @@ command_switch(struct vm *vm, struct command_call *call)
 		snprintf(call->why, call->why_size, "the VM is being suspended; wait until it is");
 		return -EBUSY;
 	}
-	if (strcmp(from, to) == 0 && !json_is_true(json_object_get(call->request, "fresh"))) {
+	if (strcmp(from, engine->name) == 0 &&
+	    !json_is_true(json_object_get(call->request, "fresh"))) {
 		snprintf(call->why, call->why_size, "the VM runs on %s already", to);
 		return -EALREADY;
 	}
-	rc = machine_switch(vm->machine, engine, -1, &times, call->why, call->why_size);
+	rc = machine_switch(vm->machine, engine, vm->resources.kvm, strcmp(engine->name, to) != 0,
+			    &times, call->why, call->why_size);
 	if (rc < 0)
 		return rc;
-	command_switched(vm, from, to, false, "switched by request");
+	command_switched(vm, from, engine->name, false, "switched by request");
 	json_object_set_new(call->reply, "from", json_string(from));
-	json_object_set_new(call->reply, "to", json_string(to));
+	json_object_set_new(call->reply, "to", json_string(engine->name));
 	json_object_set_new(call->reply, "prepare-ns", json_integer((json_int_t)times.prepare));
 	json_object_set_new(call->reply, "pause-ns", json_integer((json_int_t)times.pause));
 	return 0;

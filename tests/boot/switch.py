@@ -2,9 +2,10 @@
 """The live switch: a guest that would notice anything (tests/guest/switch.c) is moved to
 another hypervisor again and again, at random moments, on 1, 2 and 4 processors.
 
-    tests/boot/switch.py [biga|kvm]    to fresh instances of our own, or to kvm and back
+    tests/boot/switch.py [biga|kvm|kvm,force]
+                     to fresh instances of our own, or to kvm (tested first or not) and back
 
-SWITCHES says how often (200, in the long form 1000), SEED which moments.
+SWITCHES says how often (200, in the long form 1000), SEED which moments, CPUS how many, BIGA_ARGS more options.
 timeout: 300   long: 1800
 """
 import os
@@ -36,7 +37,7 @@ def move(vm, kvm, rng):
         if kvm is None:
             replies.append(vm.call("switch", to="biga", fresh=True))
         else:
-            replies.append(vm.call("switch", to="biga" if i % 2 else "kvm"))
+            replies.append(vm.call("switch", to="biga" if i % 2 else sys.argv[1]))
         time.sleep(rng.choice([0, rng.uniform(0, 0.002), rng.uniform(0, 0.02)]))
     return replies
 
@@ -46,7 +47,7 @@ def run(cpus, kvm):
     rng = random.Random(SEED + cpus)
     vm = subprocess.Popen([BIGA, "run", "--net", "none", "--kernel", BUILD + "/guest/switch.elf",
                            "--debug-exit", "--cpus", str(cpus), "--hypervisor", "biga", "--quiet",
-                           "--name", name],
+                           "--name", name] + os.environ.get("BIGA_ARGS", "").split(),
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         control = Control(name)
@@ -75,8 +76,9 @@ def run(cpus, kvm):
 
 def main():
     os.environ.setdefault("XDG_RUNTIME_DIR", os.environ.get("TMP", "/tmp"))
-    kvm = os.open("/dev/kvm", os.O_RDWR) if sys.argv[1:] == ["kvm"] else None
-    return 0 if all([run(cpus, kvm) for cpus in (1, 2, 4)]) else 1
+    kvm = os.open("/dev/kvm", os.O_RDWR) if len(sys.argv) > 1 and sys.argv[1] != "biga" else None
+    counts = [int(n) for n in os.environ.get("CPUS", "1 2 4").split()]
+    return 0 if all([run(cpus, kvm) for cpus in counts]) else 1
 
 
 sys.exit(main())

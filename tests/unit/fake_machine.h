@@ -232,10 +232,11 @@ machine_engine_name(const struct machine *m)
 
 /* "no-switch" refuses. */
 int
-machine_switch(struct machine *m, const struct engine_ops *engine, int device,
+machine_switch(struct machine *m, const struct engine_ops *engine, int device, bool force,
 	       struct machine_switch_times *times, char *why, size_t why_size)
 {
 	(void)device;
+	(void)force;
 	if (strstr(m->script, "no-switch")) {
 		snprintf(why, why_size, "the other one does not start; it goes on as it was");
 		return -EIO;

@@ -306,7 +306,7 @@ request_serve(void *opaque)
 	bool paused = machine_status(machine) == MACHINE_PAUSED;
 
 	if (r->to) {
-		r->result = machine_switch(machine, r->to, -1, &times, r->why, 256);
+		r->result = machine_switch(machine, r->to, -1, false, &times, r->why, 256);
 	} else {
 		machine_pause(machine);
 		r->result = machine_vcpu_state(machine, r->vcpu, &state);

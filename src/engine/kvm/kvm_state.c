@@ -33,6 +33,15 @@ kvm_state_offset(struct engine_vcpu *v, unsigned long request, u64 *offset)
 	return kvm_ioctl(v->fd, request, &attr);
 }
 
+/* Whether the guest's TSC counts as the host's does: then they differ by the offset alone. */
+static bool
+kvm_state_unscaled(const struct engine_vcpu *v)
+{
+	u64 host = v->engine->host_hz / 1000, guest = v->engine->config.model->tsc_hz / 1000;
+
+	return host == guest;
+}
+
 /* Guests of another TSC rate than the host's get a scaled TSC: so it is read by KVM, not here. */
 static int
 kvm_state_open(struct engine_vcpu *v, struct kvm_epoch *out)
@@ -46,8 +55,8 @@ kvm_state_open(struct engine_vcpu *v, struct kvm_epoch *out)
 		err = kvm_state_offset(v, KVM_GET_DEVICE_ATTR, &offset);
 		if (!err)
 			err = kvm_msr_get_one(v, MSR_TSC, &tsc);
-		e->epoch.host = __rdtsc();
 		e->epoch.ticks = tsc - offset;
+		e->epoch.host = kvm_state_unscaled(v) ? e->epoch.ticks : __rdtsc();
 		e->epoch.clock = 0;
 		__atomic_store_n(&e->epoch.open, err == 0, __ATOMIC_RELEASE);
 	}
@@ -90,34 +99,62 @@ kvm_state_get_clocks(struct engine_vcpu *v, struct cpu_state *s)
 	if (!(clock.flags & KVM_CLOCK_HOST_TSC))
 		clock.host_tsc = __rdtsc();
 	s->tsc = epoch.ticks + offset;
+	s->host_tsc = epoch.host;
 	s->kvmclock = clock.clock +
 		      (u64)kvm_state_ns((i64)(epoch.host - clock.host_tsc), v->engine->host_hz);
 	return 0;
+}
+
+/* Of the host's TSC, from the moment of the state to the epoch. */
+static i64
+kvm_state_elapsed(const struct cpu_state *s, const struct kvm_epoch *epoch)
+{
+	return s->host_tsc ? (i64)(epoch->host - s->host_tsc) : 0;
 }
 
 /* What the kvm clock is to show at the epoch: 0 stands for the TSC's time. */
 static u64
 kvm_state_wanted_clock(const struct engine_vcpu *v, const struct cpu_state *s)
 {
-	if (s->kvmclock)
-		return s->kvmclock;
-	return (u64)((unsigned __int128)s->tsc * STATE_SECOND / v->engine->config.model->tsc_hz);
+	const struct engine *e = v->engine;
+	u64 then = s->kvmclock;
+
+	if (!then)
+		then = (u64)((unsigned __int128)s->tsc * STATE_SECOND / e->config.model->tsc_hz);
+	return then + (u64)kvm_state_ns(kvm_state_elapsed(s, &e->epoch), e->host_hz);
+}
+
+/* The clock shows VALUE at the host's TSC; KVM is told by the host's time, where it can be, so
+ * that it does not matter how long that takes. */
+static int
+kvm_state_tell_clock(struct engine *e, u64 value, u64 host)
+{
+	struct kvm_clock_data clock = {.flags = KVM_CLOCK_REALTIME};
+	struct timespec now;
+	int err;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	clock.realtime = (u64)now.tv_sec * STATE_SECOND + (u64)now.tv_nsec;
+	clock.clock = value + (u64)kvm_state_ns((i64)(__rdtsc() - host), e->host_hz);
+	err = kvm_ioctl(e->vm, KVM_SET_CLOCK, &clock);
+	if (err != -EINVAL)
+		return err;
+	clock.flags = 0;
+	return kvm_ioctl(e->vm, KVM_SET_CLOCK, &clock);
 }
 
 static int
 kvm_state_set_clock(struct engine_vcpu *v, const struct cpu_state *s)
 {
 	struct engine *e = v->engine;
-	struct kvm_clock_data clock = {0};
-	u64 wanted = kvm_state_wanted_clock(v, s);
+	u64 wanted;
 	int err;
 
 	pthread_mutex_lock(&e->lock);
+	wanted = kvm_state_wanted_clock(v, s);
 	if (wanted > e->epoch.clock)
 		e->epoch.clock = wanted;
-	clock.clock =
-		e->epoch.clock + (u64)kvm_state_ns((i64)(__rdtsc() - e->epoch.host), e->host_hz);
-	err = kvm_ioctl(e->vm, KVM_SET_CLOCK, &clock);
+	err = kvm_state_tell_clock(e, e->epoch.clock, e->epoch.host);
 	pthread_mutex_unlock(&e->lock);
 	if (!err)
 		err = kvm_msr_set_one(v, MSR_KVM_WALL_CLOCK_NEW, s->msr.kvm_wall_clock);
@@ -129,13 +166,18 @@ kvm_state_set_clock(struct engine_vcpu *v, const struct cpu_state *s)
 static int
 kvm_state_set_tsc(struct engine_vcpu *v, const struct cpu_state *s)
 {
+	const struct engine *e = v->engine;
 	struct kvm_epoch epoch;
+	i64 elapsed;
 	u64 offset;
 	int err = kvm_state_open(v, &epoch);
 
 	if (err)
 		return err;
-	offset = s->tsc - epoch.ticks;
+	elapsed = kvm_state_elapsed(s, &epoch);
+	if (!kvm_state_unscaled(v))
+		elapsed = (i64)((__int128)elapsed * (i64)e->config.model->tsc_hz / (i64)e->host_hz);
+	offset = s->tsc + (u64)elapsed - epoch.ticks;
 	return kvm_state_offset(v, KVM_SET_DEVICE_ATTR, &offset);
 }
 
