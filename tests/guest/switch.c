@@ -608,19 +608,37 @@ switch_judge(u64 tsc, u64 hpet_ticks, u64 clock)
 		CHECK(us > clock / 1000 - us / 1000 - 1000 && us < clock / 1000 + us / 1000 + 1000);
 }
 
+/* All clocks at one moment: read again if the host took the processor away in between. */
+struct moment {
+	u64 ticks, tsc, clock;
+};
+
+static struct moment
+moment_now(void)
+{
+	struct moment now = {0};
+
+	for (int tries = 0; tries < 1000; tries++) {
+		now.tsc = cpu_rdtsc();
+		now.ticks = HPET_COUNTER;
+		if (has_clock)
+			now.clock = time_clock(workers[0].clock);
+		if (cpu_rdtsc() - now.tsc < tsc_hz / 5000)
+			break;
+	}
+	return now;
+}
+
 void
 guest_main(void)
 {
-	u64 tsc, ticks, clock = 0;
+	struct moment start, end;
 
 	cpus = smp_start();
 	switch_prepare();
-	if (has_clock) {
+	if (has_clock)
 		cpu_write_msr(CLOCK_MSR, (uptr)workers[0].clock | 1);
-		clock = time_clock(workers[0].clock);
-	}
-	ticks = HPET_COUNTER;
-	tsc = cpu_rdtsc();
+	start = moment_now();
 	print("working, %u CPUs\n", cpus);
 	workers[0].rounds = 1;
 	work_set_up(0);
@@ -630,9 +648,6 @@ guest_main(void)
 	work(0);
 	for (unsigned i = 1; i < cpus; i++)
 		CHECK(smp_wait(i));
-	ticks = HPET_COUNTER - ticks;
-	tsc = cpu_rdtsc() - tsc;
-	if (has_clock)
-		clock = time_clock(workers[0].clock) - clock;
-	switch_judge(tsc, ticks, clock);
+	end = moment_now();
+	switch_judge(end.tsc - start.tsc, end.ticks - start.ticks, end.clock - start.clock);
 }
