@@ -41,7 +41,7 @@ choose_for_kvm(struct host_choice *c, const struct host_verdict *v, int device)
 		return 0;
 	}
 	snprintf(c->line, sizeof(c->line),
-		 "the hypervisor kvm cannot be used: %s (%s); %s, or use --hypervisor biga",
+		 "the hypervisor kvm cannot be used: %s (%s); %s; `biga doctor` says more",
 		 v->summary, v->evidence, v->fix);
 	if (device >= 0)
 		close(device);
