@@ -139,9 +139,8 @@ probe_wait(int pipe, struct host_probe *p, u64 deadline)
 }
 
 static void
-probe_parent(struct host_probe *p, int pipe, pid_t child, unsigned timeout_ms)
+probe_parent(struct host_probe *p, int pipe, pid_t child, u64 start, unsigned timeout_ms)
 {
-	u64 start = probe_now_ns();
 	bool answered = probe_wait(pipe, p, start + (u64)timeout_ms * 1000000);
 	int status;
 
@@ -165,6 +164,7 @@ probe_parent(struct host_probe *p, int pipe, pid_t child, unsigned timeout_ms)
 void
 host_probe_run(struct host_probe *p, const struct engine_ops *ops, int device, unsigned timeout_ms)
 {
+	u64 start = probe_now_ns(); /* the child may run, and end, before we go on */
 	pid_t parent = getpid(), child;
 	int ends[2];
 
@@ -183,6 +183,6 @@ host_probe_run(struct host_probe *p, const struct engine_ops *ops, int device, u
 	if (child < 0)
 		probe_failed(p, "died", "no process: %s", strerror(errno));
 	else
-		probe_parent(p, ends[0], child, timeout_ms);
+		probe_parent(p, ends[0], child, start, timeout_ms);
 	close(ends[0]);
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""From exec to the guest's first instructions in less than 20 ms.
+"""From exec to the guest's first instructions in less than 20 ms; to choose the hypervisor may
+take as much again.
 
 The guest is 32 bytes that leave through the debug-exit port at once.
 
@@ -31,17 +32,25 @@ def multiboot_kernel():
     return (elf + segment).ljust(start, b"\0") + body
 
 
-with tempfile.NamedTemporaryFile(suffix=".elf") as f:
-    f.write(multiboot_kernel())
-    f.flush()
+def start_times(kernel, hypervisor):
+    """The whole life, ended by the guest's third instruction: an upper bound."""
     times = []
     for _ in range(20):
         before = time.monotonic()
-        r = subprocess.run([BIGA, "run", "--quiet", "--kernel", f.name, "--debug-exit", "--net", "none",
-                            "--memory", "512M"], stdin=subprocess.DEVNULL, check=False)
+        r = subprocess.run([BIGA, "run", "--quiet", "--kernel", kernel, "--debug-exit", "--net",
+                            "none", "--memory", "512M", "--hypervisor", hypervisor],
+                           stdin=subprocess.DEVNULL, check=False)
         times.append(time.monotonic() - before)
         assert r.returncode == 1, f"exit status {r.returncode}, not (0 << 1) | 1"
     times.sort()
-    print(f"best {times[0] * 1e3:.1f} ms, median {times[10] * 1e3:.1f} ms, exec to exit")
-    # The whole life, ended by the guest's third instruction, is an upper bound.
-    assert times[10] < 0.020, "too slow"
+    print(f"{hypervisor}: best {times[0] * 1e3:.1f} ms, median {times[10] * 1e3:.1f} ms, exec to exit")
+    return times[10]
+
+
+with tempfile.NamedTemporaryFile(suffix=".elf") as f:
+    f.write(multiboot_kernel())
+    f.flush()
+    biga = start_times(f.name, "biga")
+    assert biga < 0.020, "too slow"
+    # auto tries the host's hypervisor first.
+    assert start_times(f.name, "auto") < biga + 0.020, "the test of kvm takes too long"
