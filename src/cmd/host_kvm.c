@@ -30,6 +30,13 @@ host_kvm_judge(const struct host_kvm *h, struct host_verdict *v)
 	host_text_fill(v->fix, sizeof(v->fix), cause->fix, h);
 }
 
+/* A KVM that was tried speaks for itself, but for who else may hold the processor. */
+static bool
+host_kvm_needs_facts(const struct host_kvm *h)
+{
+	return !h->probe.done || strcmp(h->probe.cause, "held") == 0;
+}
+
 int
 host_kvm_look(struct host_kvm *h, struct host_verdict *v, const struct engine_ops *ops, bool all,
 	      const char *root)
@@ -40,7 +47,7 @@ host_kvm_look(struct host_kvm *h, struct host_verdict *v, const struct engine_op
 	fd = host_node_open(&h->facts.node, root);
 	if (fd >= 0 && ops)
 		host_probe_run(&h->probe, ops, fd, HOST_KVM_PROBE_MS);
-	if (all || !h->probe.usable) {
+	if (all || host_kvm_needs_facts(h)) {
 		host_facts_identify(&h->facts);
 		host_facts_inspect(&h->facts, root);
 		host_node_inspect(&h->facts.node, &h->facts.place, root);
