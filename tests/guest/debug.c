@@ -154,7 +154,8 @@ debug_rep(void)
 static void
 debug_io(void)
 {
-	if (!(cpu_cpuid(1, 0).d & 1u << 2))
+	if (!(cpu_cpuid(1, 0).d & 1u << 2) ||
+	    guest_on_kvm()) /* it knows none on ports that it emulates */
 		return;
 	debug_reset();
 	cpu_write_cr4(cpu_read_cr4() | CR4_DE);

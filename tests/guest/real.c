@@ -183,6 +183,10 @@ guest_main(void)
 			real_check(18, 7);
 			continue;
 		}
+		if (i == 22) { /* a late tick may come with the next one behind it */
+			CHECK(real_result(i) >= want[i]);
+			continue;
+		}
 		if ((i == 23 || i == 24) && guest_on_tcg())
 			continue; /* it checks no limits */
 		real_check(i, want[i]);
@@ -192,5 +196,5 @@ guest_main(void)
 	real_run();
 	outb(0x21, 0xff);
 	real_check(1, 0x40);
-	real_check(22, 3);
+	CHECK(real_result(22) >= 3);
 }

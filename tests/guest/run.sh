@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs bare-metal guests and checks how they end.
 #
-#	tests/guest/run.sh GUEST|all [biga|qemu]
+#	tests/guest/run.sh GUEST|all [biga|kvm|qemu]
 #
 # tests/guest/list says, a line a guest: name, numbers of CPUs to try, how the machine
 # must end: "exit" (byte 0 to the debug-exit port), "poweroff", or "triple" (a
@@ -9,7 +9,7 @@
 # BUILD names the build folder, BIGA_ARGS more arguments. 0 if all ended as they must.
 here=$(dirname "$0")
 build=${BUILD:-build/release}
-guest=${1:?usage: run.sh GUEST|all [biga|qemu]}
+guest=${1:?usage: run.sh GUEST|all [biga|kvm|qemu]}
 engine=${2:-biga}
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
@@ -26,7 +26,8 @@ run_machine()
 	else
 		# shellcheck disable=SC2086
 		timeout -k 5 "${GUEST_TIMEOUT:-60}" "$build/biga" run --kernel "$elf" --debug-exit \
-			--net none --cpus "$2" --hypervisor "$engine" $BIGA_ARGS </dev/null >"$log" 2>&1
+			--net none --cpus "$2" --hypervisor "$engine" --append "on-${engine%,*}" \
+			$BIGA_ARGS </dev/null >"$log" 2>&1
 	fi
 }
 

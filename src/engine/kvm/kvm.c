@@ -53,6 +53,18 @@ kvm_enable(const struct engine *e, u32 cap, u64 arg)
 	return kvm_ioctl(e->vm, KVM_ENABLE_CAP, &enable);
 }
 
+/* What KVM does for the sake of old users and no CPU does: LINT0 open after INIT, an absent local
+ * APIC that swallows accesses, MONITOR and MWAIT where CPUID has none. */
+static int
+kvm_disable_quirks(const struct engine *e)
+{
+	const u64 quirks = KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE |
+			   KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
+	int known = kvm_ioctl_value(e->vm, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
+
+	return known > 0 ? kvm_enable(e, KVM_CAP_DISABLE_QUIRKS2, quirks & (u64)known) : 0;
+}
+
 static int
 kvm_set_up_vm(struct engine *e)
 {
@@ -69,6 +81,8 @@ kvm_set_up_vm(struct engine *e)
 					 KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
 	if (err >= 0)
 		err = kvm_enable(e, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER);
+	if (err >= 0)
+		err = kvm_disable_quirks(e);
 	if (err >= 0)
 		err = kvm_msr_set_filter(e);
 	if (err >= 0)

@@ -155,6 +155,40 @@ guest_on_tcg(void)
 	       cpu_cpuid(0x80000002, 0).b == 0x47435420;
 }
 
+static bool guest_kvm;
+
+bool
+guest_on_kvm(void)
+{
+	return guest_kvm;
+}
+
+/* Before anything has changed memory's first MiB. PVH has its start information in EBX,
+ * multiboot its own. */
+static const char *
+guest_command_line(void)
+{
+	const u32 *info = (const u32 *)(uptr)guest_boot_ebx;
+
+	if (guest_boot_eax == 0x2badb002)
+		return info[0] & 4 ? (const char *)(uptr)info[4] : "";
+	return info[0] == 0x336ec578 && info[6] ? (const char *)(uptr)info[6] : "";
+}
+
+static bool
+guest_has_word(const char *text, const char *word)
+{
+	size_t len = 0;
+
+	while (word[len])
+		len++;
+	for (; *text; text++) {
+		if (memcmp(text, word, len) == 0)
+			return true;
+	}
+	return false;
+}
+
 void
 check_skip(const char *what)
 {
@@ -169,6 +203,7 @@ guest_start(u32 eax, u32 ebx)
 {
 	guest_boot_eax = eax;
 	guest_boot_ebx = ebx;
+	guest_kvm = guest_has_word(guest_command_line(), "on-kvm");
 	outb(0x21, 0xff); /* firmware may have left the PIC's timer running */
 	outb(0xa1, 0xff);
 	guest_main();

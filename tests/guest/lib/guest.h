@@ -54,6 +54,10 @@ void check_equal(u64 got, u64 want, const char *file, int line, const char *what
  * fails is made under !guest_on_tcg(), with the reason beside it. */
 bool guest_on_tcg(void);
 
+/* Whether KVM runs us, which the command line says ("on-kvm"): nothing else tells. What its
+ * emulation lacks or does otherwise is left out, with the reason beside it. */
+bool guest_on_kvm(void);
+
 /* Says in the log that a part cannot be tried on this machine. */
 void check_skip(const char *what);
 
