@@ -1,0 +1,51 @@
+#!/bin/sh
+# Runs in the lab (tests/kvm/lab.py): each PART given, and says how it ended.
+model="--cpu-model x86-64-v2" # the lab's CPU has no AVX
+
+linux()
+{
+	timeout -k 5 240 "$BUILD/biga" run --quiet $model --net none --memory 256M --cpus "$1" \
+		--hypervisor kvm --kernel /lab/linux/vmlinuz --initrd /lab/linux/initrd \
+		--append "console=ttyS0 panic=-1 quiet" </dev/null >/tmp/linux 2>&1
+	code=$?
+	cat /tmp/linux
+	[ $code -eq 0 ] && grep -q "^BIGA-READY x86_64 cpus=$1 " /tmp/linux &&
+		grep -q '^BIGA-DONE 0' /tmp/linux
+}
+
+# auto finds it usable, and takes it.
+probe()
+{
+	"$BUILD/biga" doctor >/tmp/doctor
+	cat /tmp/doctor
+	grep -q '^kvm  *can be used' /tmp/doctor && grep -q '^auto  *takes kvm' /tmp/doctor
+}
+
+# A guest that has halted for ever is noticed, though HLT is KVM's own business.
+halted()
+{
+	timeout -k 5 60 "$BUILD/biga" run --quiet $model --net none --hypervisor kvm \
+		--kernel "$BUILD/guest/hello.elf" --append "on-kvm halt" </dev/null >/tmp/halt 2>&1
+	code=$?
+	cat /tmp/halt
+	[ $code -eq 1 ] && grep -q 'halted all its processors' /tmp/halt
+}
+
+part()
+{
+	case $1 in
+	guest-kvm/*) BIGA_ARGS=$model GUEST_TIMEOUT=120 sh tests/guest/run.sh "${1#*/}" kvm ;;
+	kvm/linux-*) linux "${1#*-}" ;;
+	kvm/probe) probe ;;
+	kvm/halted) halted ;;
+	*) echo "no such part"; false ;;
+	esac
+}
+
+failed=0
+for name; do
+	start=$(cut -d' ' -f1 /proc/uptime)
+	if part "$name"; then verdict=ok; else verdict=FAIL failed=1; fi
+	echo "PART $name $verdict $(echo "$(cut -d' ' -f1 /proc/uptime) $start" | awk '{ print $1 - $2 }')"
+done
+exit $failed
