@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PROBE_REAP_TRIES = 50, PROBE_REAP_MS = 2, PROBE_FIRST_FD = 3 };
+enum { PROBE_REAP_TRIES = 1000, PROBE_REAP_NS = 100000, PROBE_FIRST_FD = 3 };
 
 static u64
 probe_now_ns(void)
@@ -103,7 +103,7 @@ static void PRINTF_LIKE(3, 4)
 static int
 probe_reap(pid_t child)
 {
-	const struct timespec pause = {0, PROBE_REAP_MS * 1000000};
+	const struct timespec pause = {0, PROBE_REAP_NS};
 	int status = -1;
 
 	for (int i = 0; i < PROBE_REAP_TRIES; i++) {

@@ -54,5 +54,22 @@ if not kvm["usable"]:
     assert kvm["summary"] in run["host"]["hypervisor-why"], run
 END
 awk 'length > 400' text | grep . && fail "a line is too long"
+# A running VM does not move to what the doctor does not call usable.
+guest=$(dirname "$BIGA")/guest/forever.elf
+[ -f "$guest" ] || { echo "no guest forever: make guests"; exit 1; }
+XDG_RUNTIME_DIR=$TMP
+export XDG_RUNTIME_DIR
+"$BIGA" run --net none --quiet --kernel "$guest" --name stays --hypervisor biga </dev/null >vm.out 2>&1 &
+vm=$!
+for _ in $(seq 100); do
+	"$BIGA" info stays >info 2>/dev/null && break
+	sleep 0.1
+done
+if [ $status -eq 1 ]; then
+	refused 2 "the hypervisor kvm cannot be used: " "$BIGA" switch stays kvm
+	"$BIGA" info stays | grep -q '^hypervisor  biga' || fail "it moved: $("$BIGA" info stays)"
+fi
+kill $vm
+wait $vm
 "$BIGA" doctor --hypervisor biga | grep -q '^kvm' && fail "kvm was not asked for"
 finish
