@@ -38,6 +38,8 @@ part()
 	kvm/linux-*) linux "${1#*-}" ;;
 	kvm/probe) probe ;;
 	kvm/halted) halted ;;
+	kvm/engines) "$BUILD/tests/unit/test_engines" >/tmp/engines 2>&1 && ! grep -q 'no sound KVM' /tmp/engines
+		code=$?; cat /tmp/engines; [ $code -eq 0 ] ;;
 	*) echo "no such part"; false ;;
 	esac
 }

@@ -19,7 +19,8 @@ LIMIT = 900
 
 def main():
     inside = os.path.join(ROOT, "tests/kvm/inside.sh")
-    command = [os.path.join(ROOT, "tools/kvm-lab"), "--timeout", str(LIMIT), "--file", inside]
+    command = [os.path.join(ROOT, "tools/kvm-lab"), "--timeout", str(LIMIT), "--file", inside,
+               "--file", os.path.join(ROOT, "build", "release", "tests/unit/test_engines")]
     if any(part.startswith("kvm/linux") for part in sys.argv[1:]):
         command += ["--file", image("kernel", "cloud") + "/vmlinuz=/lab/linux/vmlinuz",
                     "--file", image("busybox", "amd64") + "/initrd.cpio=/lab/linux/initrd"]
