@@ -332,6 +332,70 @@ test_damaged(void **state)
 	close(fd);
 }
 
+/* A copy of FD whose section NAME has version VERSION, or that has one more called so, with FLAGS,
+ * before its end. */
+static int
+a_copy(int fd, const char *name, u32 version, u32 flags)
+{
+	int out = memfd_create("copy", MFD_CLOEXEC);
+	struct state_io from = state_io_fd(fd), to = state_io_fd(out);
+	u8 *buf = malloc(STATE_SECTION_HEADER + STATE_CHUNK_MAX);
+	struct state_section s;
+	struct state_reader r;
+	struct state_writer w;
+	bool found = false;
+	char why[300];
+
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	assert_int_equal(state_read_begin(&r, &from, why, sizeof(why)), 0);
+	state_write_begin(&w, &to, r.ram_size);
+	while (state_read_section(&r, &s) > 0) {
+		bool same = strcmp(s.name, name) == 0;
+
+		found |= same;
+		memcpy(buf + STATE_SECTION_HEADER, s.data, s.len);
+		state_write_section(&w, s.name, s.instance, same ? version : s.version, s.flags,
+				    buf, s.len);
+	}
+	if (!found)
+		state_write_section(&w, name, 0, version, flags, buf, 10);
+	assert_int_equal(state_write_end(&w), 0);
+	state_read_close(&r);
+	free(buf);
+	return out;
+}
+
+/* What a later program may have written. */
+static void
+test_unknown_sections(void **state)
+{
+	struct run a = {0}, b = {0};
+	int fd = a_state(&a), copy;
+	char why[300];
+
+	b.model = a.model;
+	copy = a_copy(fd, "future", 1, STATE_OPTIONAL);
+	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_int_equal(run_load(&b, copy, why, sizeof(why)), 0);
+	run_dots(&b, 1);
+	run_destroy(&b);
+	close(copy);
+	copy = a_copy(fd, "future", 1, 0);
+	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_true(run_load(&b, copy, why, sizeof(why)) < 0);
+	assert_string_equal(why, "this machine has no part \"future\" 0, which the state names");
+	run_destroy(&b);
+	close(copy);
+	copy = a_copy(fd, "pit", 2, 0);
+	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_true(run_load(&b, copy, why, sizeof(why)) < 0);
+	assert_non_null(strstr(why, "\"pit\" 0 of the state is of version 2, newer"));
+	run_destroy(&b);
+	close(copy);
+	run_destroy(&a);
+	close(fd);
+}
+
 /* BIGA_GOLDEN=FILE writes one. */
 static void
 test_golden(void **state)
@@ -372,7 +436,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_goes_on), cmocka_unit_test(test_same_again),
 		cmocka_unit_test(test_peek),	cmocka_unit_test(test_other_machine),
-		cmocka_unit_test(test_damaged), cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_damaged), cmocka_unit_test(test_unknown_sections),
+		cmocka_unit_test(test_golden),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
