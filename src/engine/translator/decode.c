@@ -381,17 +381,23 @@ decode_no_base(struct insn *in, const ZydisDecodedInstruction *z)
 	in->disp = z->raw.disp.value;
 }
 
-int
-insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
+static void
+decode_init(ZydisDecoder *decoder, unsigned mode)
 {
-	ZydisDecoder decoder;
+	unsigned which = mode == 64 ? 2 : mode == 32 ? 1 : 0;
+
+	ZydisDecoderInit(decoder, decode_modes[which].machine, decode_modes[which].stack);
+}
+
+static int
+decode_with(const ZydisDecoder *decoder, struct insn *in, const u8 *bytes, unsigned len,
+	    unsigned mode)
+{
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-	unsigned which = mode == 64 ? 2 : mode == 32 ? 1 : 0;
 	ZyanStatus status;
 
-	ZydisDecoderInit(&decoder, decode_modes[which].machine, decode_modes[which].stack);
-	status = ZydisDecoderDecodeFull(&decoder, bytes, len, &z, ops);
+	status = ZydisDecoderDecodeFull(decoder, bytes, len, &z, ops);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return -ENODATA;
 	memset(in, 0, sizeof(*in));
@@ -430,5 +436,34 @@ insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
 			: z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS ? ZYDIS_REGISTER_FS
 			: z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS ? ZYDIS_REGISTER_GS
 								     : ZYDIS_REGISTER_DS);
+	return 0;
+}
+
+int
+insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
+{
+	ZydisDecoder decoder;
+
+	decode_init(&decoder, mode);
+	return decode_with(&decoder, in, bytes, len, mode);
+}
+
+int
+insn_decode_bit_scan(struct insn *in, const u8 *bytes, unsigned len, unsigned mode)
+{
+	ZydisDecoder decoder;
+	int error;
+
+	decode_init(&decoder, mode);
+	ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_TZCNT, ZYAN_FALSE);
+	ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_LZCNT, ZYAN_FALSE);
+	error = decode_with(&decoder, in, bytes, len, mode);
+	if (error)
+		return error;
+	/* The host would see TZCNT again: another prefix without effect in its 64-bit mode. */
+	in->prefixes &= (u8)~INSN_REP;
+	for (unsigned i = 0; i < in->len && in->raw[i] != 0x0f; i++)
+		if (in->raw[i] == 0xf3)
+			in->raw[i] = 0x3e;
 	return 0;
 }

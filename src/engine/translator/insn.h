@@ -78,5 +78,8 @@ enum insn_use {
 /* Decodes up to LEN bytes of code of MODE (16, 32, 64). 0, -ENODATA if more bytes are needed,
  * -E2BIG if it is longer than 15 bytes (#GP), or -EINVAL if this is no instruction (#UD).  */
 int insn_decode(struct insn *in, const u8 *bytes, unsigned len, unsigned mode);
+/* The same for a processor that has neither TZCNT nor LZCNT: it ignores their prefix, and sees
+ * BSF and BSR, which is what kernels mean by "rep bsf". */
+int insn_decode_bit_scan(struct insn *in, const u8 *bytes, unsigned len, unsigned mode);
 
 #endif

@@ -59,6 +59,23 @@ translate_invalid(struct build_insn *bi, helper_fn *fn)
 		bi->in.len = 1;
 }
 
+static int
+translate_decode_insn(const struct build *b, struct insn *in, const u8 *bytes, unsigned n)
+{
+	const struct cpu_model *model = b->v->model;
+	unsigned width = translate_width(b->mode);
+	int error = insn_decode(in, bytes, n, width);
+
+	if (error)
+		return error;
+	if (in->map != 1 || in->mandatory != 0xf3)
+		return 0;
+	if ((in->opcode == 0xbc && !cpu_model_has(model, 7, 0, 1, 3)) ||	/* TZCNT */
+	    (in->opcode == 0xbd && !cpu_model_has(model, 0x80000001, 0, 2, 5))) /* LZCNT */
+		return insn_decode_bit_scan(in, bytes, n, width);
+	return 0;
+}
+
 /* One more instruction; false if it does not fit here any more. */
 static bool
 translate_decode_one(struct build *b, u64 at)
@@ -66,7 +83,7 @@ translate_decode_one(struct build *b, u64 at)
 	struct build_insn *bi = &b->insn[b->count];
 	u8 bytes[INSN_MAX];
 	unsigned n = translate_fetch(b, at, bytes);
-	int error = insn_decode(&bi->in, bytes, n, translate_width(b->mode));
+	int error = translate_decode_insn(b, &bi->in, bytes, n);
 
 	bi->at = (u16)at;
 	bi->leaf = NULL;
