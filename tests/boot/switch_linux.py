@@ -127,18 +127,17 @@ def judge(guest, before, offset):
 def main():
     folder = image("debian")
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMP")) as tmp:
-        os.environ["XDG_RUNTIME_DIR"] = tmp
         path = os.path.join(tmp, "disk.raw")
         subprocess.run(["cp", "--sparse=always", folder + "/disk.raw", path], check=True)
         with Guest("biga", kernel=folder + "/vmlinuz", initrds=[folder + "/initrd.img"],
                    append="console=ttyS0 root=/dev/vda panic=-1", cpus=CPUS, memory="1G",
                    disks=[path], net="user,hostloop=on",
-                   extra=["--name", "linux", "--hypervisor", "biga"]) as guest:
+                   extra=["--hypervisor", "biga"]) as guest:
             guest.login(300)
             load(guest)
             _, before = guest.run("dmesg --level=emerg,alert,crit,err,warn | grep -v segfault; true")
             offset = time.time() - float(guest.run("date +%s.%N")[1])
-            control = Control("linux")
+            control = Control("guest", guest.tmp)
             if KVM:
                 control.call("give", fd=os.open("/dev/kvm", os.O_RDWR), what="kvm")
             move(control)

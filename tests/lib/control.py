@@ -10,20 +10,20 @@ class Refused(Exception):
     """What the VM said."""
 
 
-def path(name):
-    """As src/cmd/endpoint.h says, where XDG_RUNTIME_DIR is set."""
-    return os.path.join(os.environ["XDG_RUNTIME_DIR"], "biga", name + ".sock")
+def path(name, folder=None):
+    """As src/cmd/endpoint.h says, where XDG_RUNTIME_DIR is FOLDER."""
+    return os.path.join(folder or os.environ["XDG_RUNTIME_DIR"], "biga", name + ".sock")
 
 
 class Control:
     """One connection. Events that come between answers are kept in `events`."""
 
-    def __init__(self, name, seconds=60):
+    def __init__(self, name, folder=None, seconds=60):
         end = time.monotonic() + seconds
         while True:
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                self.socket.connect(path(name))
+                self.socket.connect(path(name, folder))
                 break
             except OSError:
                 self.socket.close()
