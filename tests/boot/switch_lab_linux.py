@@ -39,9 +39,14 @@ start()
 		m=$((m + 1)); echo $m >/tmp/started
 	done
 }
+# A slow interrupt is one of a slow host: two emulations lie upon each other here.
+complaints()
+{
+	dmesg -r | grep '^<[0-4]>' | grep -v 'hrtimer: interrupt took'
+}
 copy & start &
 while [ ! -s /tmp/copied ] || [ ! -s /tmp/started ]; do sleep 1; done
-dmesg -r | grep '^<[0-4]>' >/tmp/before
+complaints >/tmp/before
 echo "AT-WORK $(cut -d' ' -f1 /proc/uptime)"
 while read -r word; do
 	case $word in
@@ -49,7 +54,7 @@ while read -r word; do
 	stop) break ;;
 	esac
 done
-dmesg -r | grep '^<[0-4]>' >/tmp/after
+complaints >/tmp/after
 cmp /tmp/before /tmp/after || { diff /tmp/before /tmp/after; echo KERNEL-COMPLAINS; }
 cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 """
@@ -57,7 +62,7 @@ cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 
 def counts(guest):
     guest.send("now\n")
-    m = guest.wait(r"COUNTS (\d+) (\d+) (\S+)", 120)
+    m = guest.wait(r"COUNTS (\d+) (\d+) (\S+)\n", 120)
     return int(m.group(1)), int(m.group(2)), float(m.group(3)), time.monotonic()
 
 
@@ -95,7 +100,7 @@ def inside(kernel, busybox, work):
         print(f"worked {[b - a for a, b in zip(first[:2], last[:2])]}, uptime against the lab's "
               f"clock {drift:+.3f} s", flush=True)
         assert last[0] > middle[0] and last[1] > middle[1], "it stands still"
-        assert abs(drift) < 0.5, drift
+        assert abs(drift) < 2, drift  # what the console takes
         guest.send("stop\n")
         if guest.end(100):
             guest.fail("did not power off")
