@@ -28,7 +28,7 @@ HOST = "10.0.2.2"
 
 # One connection, for as long as the guest lives: what was sent comes back, in order.
 TALK = f"""
-import socket, sys, time
+import os, socket, sys, time
 s = socket.create_connection(("{HOST}", int(sys.argv[1])))
 n = 0
 while True:
@@ -41,7 +41,8 @@ while True:
         got += part
     assert got == line
     n += 1
-    open("/run/talked", "w").write(str(n))
+    open("/run/talked.new", "w").write(str(n))
+    os.replace("/run/talked.new", "/run/talked")
     time.sleep(0.02)
 """
 # Written, dropped from memory, read again.
@@ -51,12 +52,12 @@ while :; do
 	head -c 3000000 /dev/urandom >/var/tmp/one && cp /var/tmp/one /run/two || exit 1
 	sync; echo 1 >/proc/sys/vm/drop_caches
 	cmp /var/tmp/one /run/two || { touch /run/differs; exit 1; }
-	n=$((n + 1)); echo $n >/run/written
+	n=$((n + 1)); echo $n >/run/written.new; mv /run/written.new /run/written
 done
 """
 # Time as one process sees it, on whatever CPU it runs: never back, never far ahead.
 CLOCK = r"""
-import time
+import os, time
 last = time.clock_gettime(time.CLOCK_MONOTONIC), time.time()
 worst = 0
 while True:
@@ -65,7 +66,8 @@ while True:
         assert b >= a, (a, b)
         worst = max(worst, b - a)
     last = now
-    open("/run/worst", "w").write("%.3f" % worst)
+    open("/run/worst.new", "w").write("%.3f" % worst)
+    os.replace("/run/worst.new", "/run/worst")
 """
 
 
@@ -115,7 +117,8 @@ def judge(guest, before, offset):
     guest.run("pkill stress-ng; sleep 2; true")
     _, out = guest.run("cat /run/stress.log")
     assert "fail" not in out and "error" not in out, out
-    _, after = guest.run("dmesg --level=emerg,alert,crit,err,warn | grep -v segfault")
+    # A pause, or a busy host, in the middle of a timer interrupt is noted once, and is no fault.
+    _, after = guest.run("dmesg --level=emerg,alert,crit,err,warn | grep -vE 'segfault|interrupt took'")
     assert after == before, f"the kernel complains: {after[len(before):]}"
     _, source = guest.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
     drift = time.time() - float(guest.run("date +%s.%N")[1]) - offset
@@ -135,7 +138,7 @@ def main():
                    extra=["--hypervisor", "biga"]) as guest:
             guest.login(300)
             load(guest)
-            _, before = guest.run("dmesg --level=emerg,alert,crit,err,warn | grep -v segfault; true")
+            _, before = guest.run("dmesg --level=emerg,alert,crit,err,warn | grep -vE 'segfault|interrupt took'; true")
             offset = time.time() - float(guest.run("date +%s.%N")[1])
             control = Control("guest", guest.tmp)
             if KVM:
