@@ -6,10 +6,12 @@
 #define _GNU_SOURCE
 #include "unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "boot/boot.h"
@@ -265,10 +267,181 @@ test_guests(void **state)
 	assert_int_equal(bad, 0);
 }
 
+/* ---- what binds a machine to the host's kernel ---- */
+
+enum { CODE = 0x1000, WRITTEN = 0x3000, HOST_WRITTEN = 0x5000, HOLE = 0x20000, SMALL = 0x10000 };
+
+/* Real mode: a byte to WRITTEN, a word to HOLE, where nothing is, and the end. */
+static const u8 code[] = {
+	0xa2, WRITTEN & 0xff, WRITTEN >> 8, /* mov [WRITTEN], al */
+	0xb8, 0x00,	      HOLE >> 12,   /* mov ax, HOLE / 16 */
+	0x8e, 0xd8,			    /* mov ds, ax */
+	0xa3, 0x00,	      0x00,	    /* mov [0], ax */
+	0xe6, DEBUG_EXIT,		    /* out DEBUG_EXIT, al */
+};
+
+static void
+small_start(struct run *r)
+{
+	struct engine_config config = {
+		.model = &model, .vcpus = 1, .device = device, .extint_vector = no_extint};
+
+	memset(r, 0, sizeof(*r));
+	r->state = aligned_alloc(64, align_up(sizeof(*r->state), 64));
+	assert_non_null(r->state);
+	assert_int_equal(memory_create(&r->memory, RAM), 0);
+	config.memory = r->memory;
+	assert_int_equal(memory_write(r->memory, CODE, code, sizeof(code)), 0);
+	assert_int_equal(engine_kvm.create(&r->engine, &config), 0);
+	assert_int_equal(engine_kvm.map(r->engine, 0, SMALL, 0, true), 0);
+	assert_int_equal(engine_kvm.vcpu_create(r->engine, 0, &r->vcpu), 0);
+}
+
+static void
+small_reset(struct run *r)
+{
+	cpu_state_reset(r->state, 0);
+	r->state->seg[CPU_CS].base = 0;
+	r->state->seg[CPU_CS].selector = 0;
+	r->state->rip = CODE;
+	r->state->lapic.regs[0x0f] = 0x1ff; /* software has enabled it */
+	assert_int_equal(engine_kvm.set_state(r->vcpu, r->state), 0);
+}
+
+static void
+small_run(struct run *r, struct engine_exit *exit)
+{
+	assert_int_equal(engine_kvm.run(r->vcpu, exit), 0);
+}
+
+static void
+test_notify(void **state)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct engine_exit exit;
+	u64 count = 0;
+	struct run r;
+
+	small_start(&r);
+	small_reset(&r);
+	assert_int_equal(engine_kvm.bind_notify(r.engine, HOLE, 2, fd), 0);
+	small_run(&r, &exit);
+	assert_int_equal(exit.kind, EXIT_PORT);
+	assert_int_equal(read(fd, &count, sizeof(count)), sizeof(count));
+	assert_int_equal(count, 1);
+	assert_int_equal(engine_kvm.unbind_notify(r.engine, HOLE, 2, fd), 0);
+	small_reset(&r);
+	small_run(&r, &exit);
+	assert_int_equal(exit.kind, EXIT_MMIO);
+	assert_int_equal(exit.mmio.gpa, HOLE);
+	assert_int_equal(exit.mmio.size, 2);
+	assert_true(exit.mmio.write);
+	assert_int_equal(exit.mmio.data, HOLE >> 4);
+	assert_int_equal(read(fd, &count, sizeof(count)), -1);
+	/* A kick between an exit and its completion comes behind the instruction. */
+	engine_kvm.kick(r.vcpu);
+	small_run(&r, &exit);
+	assert_int_equal(exit.kind, EXIT_KICKED);
+	assert_int_equal(engine_kvm.get_state(r.vcpu, r.state), 0);
+	assert_int_equal(r.state->rip, CODE + 11);
+	run_end(&r, &engine_kvm);
+	close(fd);
+}
+
+static bool
+small_pending(struct run *r, unsigned vector)
+{
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(engine_kvm.get_state(r->vcpu, r->state), 0);
+		if (r->state->lapic.regs[0x20 + vector / 32] >> (vector % 32) & 1)
+			return true;
+		usleep(5000);
+	}
+	return false;
+}
+
+static void
+test_irq(void **state)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	u64 one = 1;
+	struct run r;
+
+	small_start(&r);
+	small_reset(&r);
+	assert_int_equal(engine_kvm.bind_irq(r.engine, fd, 0xfee00000, 0x41), 0);
+	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+	assert_true(small_pending(&r, 0x41));
+	/* Another message for the same eventfd. */
+	assert_int_equal(engine_kvm.bind_irq(r.engine, fd, 0xfee00000, 0x52), 0);
+	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+	assert_true(small_pending(&r, 0x52));
+	engine_kvm.send_msi(r.engine, 0xfee00000, 0x63);
+	assert_true(small_pending(&r, 0x63));
+	assert_int_equal(engine_kvm.unbind_irq(r.engine, fd), 0);
+	assert_int_equal(engine_kvm.unbind_irq(r.engine, fd), -ENOENT);
+	small_reset(&r);
+	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+	usleep(20000);
+	assert_int_equal(engine_kvm.get_state(r.vcpu, r.state), 0);
+	assert_int_equal(r.state->lapic.regs[0x20 + 0x52 / 32], 0);
+	run_end(&r, &engine_kvm);
+	close(fd);
+}
+
+static void
+test_dirty(void **state)
+{
+	struct engine_exit exit;
+	u64 bitmap = 0;
+	struct run r;
+
+	small_start(&r);
+	/* Before it is first asked for, nothing is known. */
+	assert_int_equal(engine_kvm.take_dirty(r.engine, 0, SMALL, &bitmap), 0);
+	assert_int_equal(bitmap, 0xffff);
+	small_reset(&r);
+	do
+		small_run(&r, &exit);
+	while (exit.kind != EXIT_PORT);
+	memory_written(r.memory, HOST_WRITTEN, 1);
+	/* The other pages' marks wait for whoever asks for those. */
+	assert_int_equal(engine_kvm.take_dirty(r.engine, HOST_WRITTEN, 4096, &bitmap), 0);
+	assert_int_equal(bitmap, 1);
+	assert_int_equal(engine_kvm.take_dirty(r.engine, 0, SMALL, &bitmap), 0);
+	/* KVM may take a page for written that could have been: the code's. */
+	assert_int_equal(bitmap & ~(1ull << (CODE / 4096)), 1u << (WRITTEN / 4096));
+	assert_int_equal(engine_kvm.take_dirty(r.engine, 0, SMALL, &bitmap), 0);
+	assert_int_equal(bitmap, 0);
+	assert_int_equal(engine_kvm.unmap(r.engine, 0, SMALL), 0);
+	assert_int_equal(engine_kvm.unmap(r.engine, 0, SMALL), -ENOENT);
+	run_end(&r, &engine_kvm);
+}
+
+/* What is refused changes nothing. */
+static void
+test_refused(void **state)
+{
+	struct run r;
+
+	small_start(&r);
+	small_reset(&r);
+	r.state->gpr[CPU_RBX] = 77;
+	r.state->xcr0 = 0;
+	assert_int_equal(engine_kvm.set_state(r.vcpu, r.state), -EINVAL);
+	assert_int_equal(engine_kvm.get_state(r.vcpu, r.state), 0);
+	assert_int_equal(r.state->gpr[CPU_RBX], 0);
+	assert_int_equal(r.state->rip, CODE);
+	run_end(&r, &engine_kvm);
+}
+
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_guests)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_guests),
+					   cmocka_unit_test(test_notify),
+					   cmocka_unit_test(test_irq), cmocka_unit_test(test_dirty),
+					   cmocka_unit_test(test_refused)};
 	struct engine_probe probe = {.usable = false};
 	const char *missing;
 
