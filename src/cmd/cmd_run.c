@@ -30,6 +30,24 @@ run_check_biga(char *why, size_t size)
 	return -ENOTSUP;
 }
 
+/* CPU model host is kvm's: the user reads what it costs. */
+static int
+run_check_model(const struct run_options *o, const char *hypervisor, char *why, size_t size)
+{
+	if (strcmp(o->config.cpu_model, CPU_MODEL_HOST) != 0)
+		return 0;
+	if (strcmp(hypervisor, engine_translator.name) == 0) {
+		snprintf(why, size,
+			 "CPU model host is for the hypervisor kvm, and this VM would run on %s; "
+			 "use "
+			 "--cpu-model x86-64-v3",
+			 hypervisor);
+		return -ENOTSUP;
+	}
+	log_info("CPU model host: the VM stays on kvm, and on machines with this CPU");
+	return 0;
+}
+
 /* The hypervisor that runs the VM, and one line that says why. 0, or -errno and WHY. */
 static int
 run_choose_hypervisor(struct run_options *o, struct vm_resources *r, char *why, size_t size)
@@ -44,6 +62,8 @@ run_choose_hypervisor(struct run_options *o, struct vm_resources *r, char *why, 
 	r->kvm = choice.device;
 	if (strcmp(choice.name, engine_translator.name) == 0)
 		rc = run_check_biga(why, size);
+	if (rc == 0)
+		rc = run_check_model(o, choice.name, why, size);
 	if (rc < 0)
 		return rc;
 	snprintf(o->config.hypervisor, sizeof(o->config.hypervisor), "%s", choice.name);

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cpu/cpuid.h"
+
 const char run_options_help[] =
 	"Usage: biga run --kernel FILE [OPTIONS]\n"
 	"       biga run --state FILE [OPTIONS]\n"
@@ -29,7 +31,8 @@ const char run_options_help[] =
 	"  --name NAME           its name (default: biga-PID)\n"
 	"  --cpus N              processors, 1 to 16 (default: 1)\n"
 	"  --memory SIZE         RAM, for example 512M or 2G (default: 512M)\n"
-	"  --cpu-model MODEL     x86-64-v2 or x86-64-v3 (default)\n"
+	"  --cpu-model MODEL     x86-64-v2, x86-64-v3 (default), or host: all that kvm shows,\n"
+	"                        and the VM stays on kvm and on such machines\n"
 	"  --disk PATH[,format=raw][,readonly][,device=virtio]\n"
 	"                        a disk image or block device (repeatable); a comma in PATH is\n"
 	"                        written twice\n"
@@ -151,9 +154,11 @@ run_set_promote(struct run_options *o, char *arg, char *why, size_t size)
 static int
 run_set_cpu_model(struct run_options *o, char *arg, char *why, size_t size)
 {
-	if (strcmp(arg, "x86-64-v2") != 0 && strcmp(arg, "x86-64-v3") != 0)
+	if (strcmp(arg, "x86-64-v2") != 0 && strcmp(arg, "x86-64-v3") != 0 &&
+	    strcmp(arg, CPU_MODEL_HOST) != 0)
 		return run_refuse(why, size,
-				  "there is no CPU model '%.40s'; use x86-64-v2 or x86-64-v3", arg);
+				  "there is no CPU model '%.40s'; use x86-64-v2, x86-64-v3 or host",
+				  arg);
 	strcpy(o->config.cpu_model, arg);
 	return 0;
 }

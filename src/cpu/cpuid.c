@@ -4,6 +4,7 @@
  */
 #include "cpu/cpuid.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "cpu/cpu_state.h"
@@ -94,17 +95,70 @@ cpu_model_cpuid(const struct cpu_model *model, unsigned index, u64 cr4, u64 xcr0
 	cpuid_add_state(model, index, cr4, xcr0, leaf, subleaf, out);
 }
 
+u32
+cpu_model_get(const struct cpu_model *model, u32 leaf, u32 subleaf, int reg)
+{
+	const struct cpuid_entry *entry = cpuid_find(model, leaf, subleaf);
+
+	if (!entry)
+		return 0;
+	return reg == EAX   ? entry->eax
+	       : reg == EBX ? entry->ebx
+	       : reg == ECX ? entry->ecx
+			    : entry->edx;
+}
+
+int
+cpu_model_set(struct cpu_model *model, u32 leaf, u32 subleaf, int reg, u32 value)
+{
+	const struct cpuid_entry *found = cpuid_find(model, leaf, subleaf);
+	struct cpuid_entry *entry;
+
+	if (!found && model->count == CPUID_ENTRIES_MAX)
+		return -ENOSPC;
+	if (!found) {
+		found = &model->entries[model->count++];
+		model->entries[model->count - 1] =
+			(struct cpuid_entry){.leaf = leaf, .subleaf = subleaf, .indexed = true};
+	}
+	entry = &model->entries[found - model->entries];
+	*(reg == EAX   ? &entry->eax
+	  : reg == EBX ? &entry->ebx
+	  : reg == ECX ? &entry->ecx
+		       : &entry->edx) = value;
+	return 0;
+}
+
 bool
 cpu_model_has(const struct cpu_model *model, u32 leaf, u32 subleaf, int reg, int bit)
 {
-	const struct cpuid_entry *entry = cpuid_find(model, leaf, subleaf);
-	u32 value;
-
-	if (!entry || bit < 0 || bit > 31)
+	if (bit < 0 || bit > 31)
 		return false;
-	value = reg == EAX   ? entry->eax
-		: reg == EBX ? entry->ebx
-		: reg == ECX ? entry->ecx
-			     : entry->edx;
-	return (value >> bit) & 1;
+	return (cpu_model_get(model, leaf, subleaf, reg) >> bit) & 1;
+}
+
+/* Leaves that tell frequencies, which are measured anew on some hosts. */
+static bool
+cpuid_is_rate(u32 leaf)
+{
+	return leaf == 0x15 || leaf == 0x16 || leaf == 0x40000010;
+}
+
+bool
+cpu_model_same(const struct cpu_model *a, const struct cpu_model *b)
+{
+	if (a->count != b->count || a->phys_bits != b->phys_bits ||
+	    a->arch_capabilities != b->arch_capabilities)
+		return false;
+	for (unsigned i = 0; i < a->count && i < CPUID_ENTRIES_MAX; i++) {
+		const struct cpuid_entry *x = &a->entries[i];
+		const struct cpuid_entry *y = cpuid_find(b, x->leaf, x->subleaf);
+
+		if (cpuid_is_rate(x->leaf))
+			continue;
+		if (!y || x->eax != y->eax || x->ebx != y->ebx || x->ecx != y->ecx ||
+		    x->edx != y->edx)
+			return false;
+	}
+	return true;
 }

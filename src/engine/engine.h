@@ -88,6 +88,11 @@ struct engine_ops {
 	const char *name;
 	/* DEVICE as in struct engine_config; takes a few milliseconds. */
 	void (*probe)(int device, struct engine_probe *result);
+	/* Takes out of MODEL what the engine cannot show by DEVICE, unless it belongs to the
+	 * model's floor (then create refuses it). To CPU_MODEL_HOST, which has a floor's features
+	 * to begin with, it adds all that it can show and save. 0 or -errno. NULL: every named
+	 * model fits, and there is no CPU_MODEL_HOST. */
+	int (*fit_model)(int device, struct cpu_model *model);
 	int (*create)(struct engine **out, const struct engine_config *config);
 	void (*destroy)(struct engine *engine);
 	/* Guest RAM at GPA is OFFSET of the memfd; RAM is told with these only. */

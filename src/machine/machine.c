@@ -441,6 +441,12 @@ machine_prepare(struct machine *machine, const struct engine_ops *engine, int de
 	return err;
 }
 
+static bool
+machine_pinned(const struct machine *machine)
+{
+	return strcmp(machine->model.name, CPU_MODEL_HOST) == 0;
+}
+
 int
 machine_switch(struct machine *machine, const struct engine_ops *engine, int device, bool force,
 	       struct machine_switch_times *times, char *why, size_t why_size)
@@ -452,6 +458,13 @@ machine_switch(struct machine *machine, const struct engine_ops *engine, int dev
 	if (machine->status != MACHINE_RUNNING && machine->status != MACHINE_PAUSED) {
 		snprintf(why, why_size, "the VM does not run; start it");
 		return -ESHUTDOWN;
+	}
+	if (machine_pinned(machine) && engine != hypervisor_ops(machine->hypervisor)) {
+		snprintf(why, why_size,
+			 "the VM stays on the hypervisor %s, since its CPU model is host; start it "
+			 "with --cpu-model x86-64-v3 to switch it",
+			 machine_engine_name(machine));
+		return -ENOTSUP;
 	}
 	held = machine_unlock(machine);
 	err = machine_prepare(machine, engine, device, force, why, why_size);

@@ -25,14 +25,53 @@ build_engine(const char *name)
 	return NULL;
 }
 
+/* CPU_MODEL_HOST begins as the highest named model that this host has. */
 static int
-build_model(struct vm *vm, char *why, size_t why_size)
+build_begin_model(const struct vm *vm, struct cpu_model *model, const char **missing)
+{
+	int rc;
+
+	if (strcmp(vm->config.cpu_model, CPU_MODEL_HOST) != 0)
+		return cpu_model_compute(model, vm->config.cpu_model, vm->config.cpus, missing);
+	rc = cpu_model_compute(model, "x86-64-v3", vm->config.cpus, missing);
+	if (rc == -ENOTSUP)
+		rc = cpu_model_compute(model, "x86-64-v2", vm->config.cpus, missing);
+	if (rc == 0)
+		strcpy(model->name, CPU_MODEL_HOST);
+	return rc;
+}
+
+/* The CPU is cut to what the engine can show here. */
+static int
+build_fit_model(const struct vm *vm, struct cpu_model *model, char *why, size_t why_size)
+{
+	const struct engine_ops *engine = build_engine(vm->config.hypervisor);
+	int rc = 0;
+
+	if (engine && engine->fit_model && vm->resources.kvm >= 0)
+		rc = engine->fit_model(vm->resources.kvm, model);
+	else if (strcmp(model->name, CPU_MODEL_HOST) == 0)
+		rc = -ENOTSUP;
+	if (rc == -ENOTSUP)
+		snprintf(
+			why, why_size,
+			"CPU model host is for the hypervisor kvm only; use --cpu-model x86-64-v3");
+	else if (rc < 0)
+		snprintf(why, why_size, "the CPU model cannot be made: %s", strerror(-rc));
+	return rc;
+}
+
+int
+build_model(const struct vm *vm, struct cpu_model *model, char *why, size_t why_size)
 {
 	const char *missing = "";
-	int rc = cpu_model_compute(&vm->model, vm->config.cpu_model, vm->config.cpus, &missing);
+	int rc = build_begin_model(vm, model, &missing);
 
+	if (rc == 0)
+		return build_fit_model(vm, model, why, why_size);
 	if (rc == -ENOENT)
-		snprintf(why, why_size, "there is no CPU model \"%s\"; use x86-64-v2 or x86-64-v3",
+		snprintf(why, why_size,
+			 "there is no CPU model \"%s\"; use x86-64-v2, x86-64-v3 or host",
 			 vm->config.cpu_model);
 	else if (rc == -ENOTSUP)
 		snprintf(why, why_size,
@@ -110,7 +149,7 @@ build_machine(struct vm *vm, char *why, size_t why_size)
 				   .rescued = build_rescued};
 	char serials[VM_DISKS_MAX][21];
 	int rc = vm->resources.state >= 0 ? suspend_take_model(vm, why, why_size)
-					  : build_model(vm, why, why_size);
+					  : build_model(vm, &vm->model, why, why_size);
 
 	if (rc < 0)
 		return rc;

@@ -161,6 +161,22 @@ suspend_rewind(int fd, char *why, size_t why_size)
 	return -errno;
 }
 
+/* A VM with the host's CPU is for hosts that show the very same. */
+static int
+suspend_check_host(const struct vm *vm, char *why, size_t why_size)
+{
+	struct cpu_model here;
+	int rc = build_model(vm, &here, why, why_size);
+
+	if (rc == 0 && !cpu_model_same(&vm->model, &here)) {
+		snprintf(why, why_size,
+			 "the VM was saved with CPU model host on another kind of machine or "
+			 "kernel; resume it there");
+		rc = -ENOTSUP;
+	}
+	return rc;
+}
+
 int
 suspend_take_model(struct vm *vm, char *why, size_t why_size)
 {
@@ -174,6 +190,8 @@ suspend_take_model(struct vm *vm, char *why, size_t why_size)
 		snprintf(why, why_size, "the state is not of the machine that it says it is of");
 		rc = -EINVAL;
 	}
+	if (rc == 0 && strcmp(vm->model.name, CPU_MODEL_HOST) == 0)
+		return suspend_check_host(vm, why, why_size);
 	if (rc == 0)
 		rc = machine_model_fits(&vm->model, vm->config.cpus, why, why_size);
 	return rc;

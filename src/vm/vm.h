@@ -71,6 +71,9 @@ int command_run(struct vm_client *client, const char *name, const json_t *reques
 
 /* build.c: configuration and descriptors become vm->machine. 0, or -errno and WHY. */
 int build_machine(struct vm *vm, char *why, size_t why_size);
+/* The CPU that the configuration asks for, as this host and its hypervisor can show it. Likewise.
+ */
+int build_model(const struct vm *vm, struct cpu_model *model, char *why, size_t why_size);
 /* NULL if there is none of that name. */
 const struct engine_ops *build_engine(const char *name);
 

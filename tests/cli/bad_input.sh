@@ -33,6 +33,7 @@ r "is not a size" --kernel $kernel --memory 5x
 r "at least" --kernel $kernel --memory 1M
 r "more than this host has" --kernel $kernel --memory 250G
 r "no CPU model" --kernel $kernel --cpu-model pentium
+r "CPU model host is for the hypervisor kvm" --kernel $kernel --hypervisor biga --cpu-model host
 r "'missing': No such file" --kernel $kernel --disk missing
 r "neither a file nor a block device" --kernel $kernel --disk /dev/null
 r "is empty" --kernel $kernel --disk empty

@@ -31,6 +31,35 @@ halted()
 	[ $code -eq 1 ] && grep -q 'halted all its processors' /tmp/halt
 }
 
+# CPU model host: a VM that stays on kvm, and says so.
+host_model()
+{
+	run="$BUILD/biga run --console none --name pinned"
+	timeout -k 5 60 $run --net none --hypervisor kvm --cpu-model host --kernel "$BUILD/guest/forever.elf" \
+		</dev/null >/tmp/pinned 2>&1 &
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		"$BUILD/biga" info pinned >/tmp/info 2>/dev/null && break
+		sleep 1
+	done
+	cat /tmp/pinned /tmp/info
+	grep -q 'stays on kvm' /tmp/pinned && grep -q 'of host$' /tmp/info || return 1
+	"$BUILD/biga" switch pinned biga 2>/tmp/switch && return 1
+	cat /tmp/switch
+	grep -q 'its CPU model is host' /tmp/switch || return 1
+	"$BUILD/biga" suspend pinned --to /tmp/pinned.state || return 1
+	wait
+	timeout -k 5 60 $run --hypervisor biga --state /tmp/pinned.state </dev/null 2>/tmp/refused && return 1
+	cat /tmp/refused
+	grep -q 'CPU model host is for the hypervisor kvm' /tmp/refused || return 1
+	timeout -k 5 60 $run --hypervisor kvm --state /tmp/pinned.state </dev/null >/tmp/again 2>&1 &
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		"$BUILD/biga" info pinned >/tmp/info 2>/dev/null && break
+		sleep 1
+	done
+	cat /tmp/again /tmp/info
+	grep -q '^status *running' /tmp/info
+}
+
 part()
 {
 	case $1 in
@@ -38,6 +67,7 @@ part()
 	kvm/linux-*) linux "${1#*-}" ;;
 	kvm/probe) probe ;;
 	kvm/halted) halted ;;
+	kvm/host-model) host_model; code=$?; kill $! 2>/dev/null; wait; [ $code -eq 0 ] ;;
 	kvm/engines) "$BUILD/tests/unit/test_engines" >/tmp/engines 2>&1 && ! grep -q 'no sound KVM' /tmp/engines
 		code=$?; cat /tmp/engines; [ $code -eq 0 ] ;;
 	*) echo "no such part"; false ;;

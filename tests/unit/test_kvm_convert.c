@@ -3,12 +3,14 @@
  */
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "engine/kvm/convert.h"
 #include "engine/kvm/judge.h"
+#include "engine/kvm/kvm.h"
 
 enum {
 	REG_ID = 0x02,
@@ -300,6 +302,65 @@ test_judge(void **opaque)
 	free(s);
 }
 
+/* ---- models ---- */
+
+static struct kvm_cpuid2 *
+supported(u32 leaf1_ecx, u32 leaf7_ebx, u32 extended_ecx)
+{
+	static const u32 leaves[] = {1, 7, 0x80000001};
+	const u32 ecx[] = {leaf1_ecx, 0, extended_ecx}, ebx[] = {0, leaf7_ebx, 0};
+	struct kvm_cpuid2 *table = kvm_cpuid_alloc();
+
+	assert_non_null(table);
+	table->nent = ARRAY_LEN(leaves);
+	for (unsigned i = 0; i < ARRAY_LEN(leaves); i++)
+		table->entries[i] = (struct kvm_cpuid_entry2){
+			.function = leaves[i], .ecx = ecx[i], .ebx = ebx[i]};
+	return table;
+}
+
+static struct cpu_model
+some_model(const char *name)
+{
+	struct cpu_model model = {.count = 0};
+
+	snprintf(model.name, sizeof(model.name), "%s", name);
+	cpu_model_set(&model, 1, 0, 2, BIT(0) | BIT(17) | BIT(25)); /* SSE3, PCID, AES */
+	cpu_model_set(&model, 7, 0, 1, BIT(5) | BIT(10));	    /* AVX2, INVPCID */
+	cpu_model_set(&model, 0x80000001, 0, 2, BIT(0));	    /* LAHF */
+	return model;
+}
+
+static void
+test_model_cut(void **state)
+{
+	struct kvm_cpuid2 *table = supported(BIT(25) | BIT(28), BIT(10), BIT(0) | BIT(6));
+	struct cpu_model model = some_model("x86-64-v3");
+
+	assert_int_equal(kvm_model_fit_table(table, &model), 0);
+	/* PCID goes; SSE3 and AVX2 are the floor's, so their lack is refused elsewhere. */
+	assert_int_equal(cpu_model_get(&model, 1, 0, 2), BIT(0) | BIT(25));
+	assert_int_equal(cpu_model_get(&model, 7, 0, 1), BIT(5) | BIT(10));
+	assert_int_equal(cpu_model_get(&model, 0x80000001, 0, 2), BIT(0));
+	free(table);
+}
+
+static void
+test_model_host(void **state)
+{
+	struct kvm_cpuid2 *table = supported(0xffffffff, 0xffffffff, 0xffffffff);
+	struct cpu_model model = some_model(CPU_MODEL_HOST), same = model;
+
+	assert_int_equal(kvm_model_fit_table(table, &model), 0);
+	assert_true(cpu_model_has(&model, 0x80000001, 0, 2, 6));  /* SSE4A */
+	assert_false(cpu_model_has(&model, 0x80000001, 0, 2, 2)); /* SVM */
+	assert_false(cpu_model_has(&model, 1, 0, 2, 5));	  /* VMX */
+	assert_false(cpu_model_has(&model, 7, 0, 1, 16));	  /* AVX-512: no place in a state */
+	assert_false(cpu_model_same(&model, &same));
+	assert_true(cpu_model_same(&model, &model));
+	free(table);
+}
+
 int
 main(void)
 {
@@ -312,6 +373,8 @@ main(void)
 		cmocka_unit_test(test_timer),
 		cmocka_unit_test(test_lapic_registers),
 		cmocka_unit_test(test_judge),
+		cmocka_unit_test(test_model_cut),
+		cmocka_unit_test(test_model_host),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

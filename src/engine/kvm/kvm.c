@@ -271,6 +271,7 @@ kvm_vcpu_create(struct engine *e, unsigned index, struct engine_vcpu **out)
 const struct engine_ops engine_kvm = {
 	.name = "kvm",
 	.probe = kvm_probe,
+	.fit_model = kvm_model_fit,
 	.create = kvm_create,
 	.destroy = kvm_destroy,
 	.map = kvm_slots_map,

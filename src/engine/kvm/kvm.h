@@ -118,6 +118,17 @@ int kvm_cpuid_set(struct engine_vcpu *vcpu);
 
 /* Whether KVM knows SPEC_CTRL or PRED_CMD. */
 bool kvm_cpuid_speculation(int device, u32 msr);
+/* An empty table for KVM to fill, NULL if out of memory; the caller frees it. */
+struct kvm_cpuid2 *kvm_cpuid_alloc(void);
+/* NULL if there is none. */
+const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm_cpuid2 *table, u32 leaf,
+					      u32 subleaf);
+/* Register 0 EAX to 3 EDX of an entry. */
+u32 kvm_cpuid_reg(const struct kvm_cpuid_entry2 *entry, u8 reg);
+
+/* kvm_model.c: fit_model of engine.h; the same by what KVM_GET_SUPPORTED_CPUID gave. */
+int kvm_model_fit_table(const struct kvm_cpuid2 *table, struct cpu_model *model);
+int kvm_model_fit(int device, struct cpu_model *model);
 
 /* kvm_msr.c */
 int kvm_msr_set_filter(struct engine *engine);

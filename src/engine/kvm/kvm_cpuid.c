@@ -54,7 +54,7 @@ static const struct {
 	{0x80000001, 0, EDX, 20, "NX"},
 };
 
-static struct kvm_cpuid2 *
+struct kvm_cpuid2 *
 kvm_cpuid_alloc(void)
 {
 	struct kvm_cpuid2 *table;
@@ -65,7 +65,7 @@ kvm_cpuid_alloc(void)
 	return table;
 }
 
-static const struct kvm_cpuid_entry2 *
+const struct kvm_cpuid_entry2 *
 kvm_cpuid_find(const struct kvm_cpuid2 *table, u32 leaf, u32 subleaf)
 {
 	for (u32 i = 0; i < table->nent && i < CPUID_SUPPORTED_MAX; i++) {
@@ -78,7 +78,7 @@ kvm_cpuid_find(const struct kvm_cpuid2 *table, u32 leaf, u32 subleaf)
 	return NULL;
 }
 
-static u32
+u32
 kvm_cpuid_reg(const struct kvm_cpuid_entry2 *entry, u8 reg)
 {
 	const u32 regs[4] = {entry->eax, entry->ebx, entry->ecx, entry->edx};
