@@ -5,8 +5,8 @@
 #include "engine/kvm/judge.h"
 
 #include "base/bytes.h"
+#include "cpu/control.h"
 
-enum { EAX, EBX, ECX, EDX };
 enum {
 	APIC_BASE_EXTD = BIT(10),
 	APIC_BASE_EN = BIT(11),
@@ -21,71 +21,13 @@ judge_canonical(u64 address)
 	return (u64)((i64)(address << 16) >> 16) == address;
 }
 
-static u64
-judge_cr4_allowed(const struct cpu_model *model)
-{
-	static const struct {
-		u32 cr4, leaf;
-		u8 reg, bit;
-	} rows[] = {
-		{CR4_VME | CR4_PVI, 1, EDX, 1}, {CR4_DE, 1, EDX, 2},
-		{CR4_PSE, 1, EDX, 3},		{CR4_TSD, 1, EDX, 4},
-		{CR4_PAE, 1, EDX, 6},		{CR4_MCE, 1, EDX, 7},
-		{CR4_PGE, 1, EDX, 13},		{CR4_OSFXSR, 1, EDX, 24},
-		{CR4_OSXMMEXCPT, 1, EDX, 25},	{CR4_PCIDE, 1, ECX, 17},
-		{CR4_OSXSAVE, 1, ECX, 26},	{CR4_FSGSBASE, 7, EBX, 0},
-		{CR4_SMEP, 7, EBX, 7},		{CR4_SMAP, 7, EBX, 20},
-		{CR4_UMIP, 7, ECX, 2},
-	};
-	u64 allowed = CR4_PCE;
-
-	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
-		if (cpu_model_has(model, rows[i].leaf, 0, rows[i].reg, rows[i].bit))
-			allowed |= rows[i].cr4;
-	}
-	return allowed;
-}
-
-static u64
-judge_efer_allowed(const struct cpu_model *model)
-{
-	u64 allowed = EFER_SCE;
-
-	if (cpu_model_has(model, 0x80000001, 0, EDX, 29))
-		allowed |= EFER_LME | EFER_LMA;
-	if (cpu_model_has(model, 0x80000001, 0, EDX, 20))
-		allowed |= EFER_NXE;
-	if (cpu_model_has(model, 0x80000001, 0, EDX, 25))
-		allowed |= EFER_FFXSR;
-	return allowed;
-}
-
 static bool
 judge_control(const struct cpu_state *s, const struct cpu_model *model)
 {
-	u64 efer = s->msr.efer;
-	bool lma = efer & EFER_LMA;
-
-	if ((s->cr4 & ~judge_cr4_allowed(model)) || (efer & ~judge_efer_allowed(model)))
+	if ((s->cr4 & ~cpu_control_cr4(model)) || (s->msr.efer & ~cpu_control_efer(model)))
 		return false;
-	if (s->cr0 >> 32 || ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE)) ||
-	    ((s->cr0 & CR0_NW) && !(s->cr0 & CR0_CD)))
-		return false;
-	if (lma != ((s->cr0 & CR0_PG) && (efer & EFER_LME)) || (lma && !(s->cr4 & CR4_PAE)))
-		return false;
-	if (!lma && (s->cr4 & CR4_PCIDE))
-		return false;
-	return !(s->cr3 >> model->phys_bits) && s->cr8 <= 15;
-}
-
-static bool
-judge_xcr0(const struct cpu_state *s, const struct cpu_model *model)
-{
-	u64 allowed = cpu_model_has(model, 1, 0, ECX, 26) ? 3 : 1;
-
-	if (cpu_model_has(model, 1, 0, ECX, 28))
-		allowed |= 4;
-	return (s->xcr0 & 1) && !(s->xcr0 & ~allowed) && (s->xcr0 & 6) != 4;
+	return cpu_control_consistent(s->cr0, s->cr4, s->msr.efer) &&
+	       cpu_control_xcr0(model, s->xcr0) && !(s->cr3 >> model->phys_bits) && s->cr8 <= 15;
 }
 
 static bool
@@ -148,8 +90,8 @@ judge_events(const struct cpu_events *e)
 bool
 judge_state(const struct cpu_state *s, const struct cpu_model *model, u32 id)
 {
-	return judge_control(s, model) && judge_xcr0(s, model) && judge_flags(s) &&
-	       judge_addresses(s) && judge_pat(s->msr.pat) && judge_events(&s->events) &&
+	return judge_control(s, model) && judge_flags(s) && judge_addresses(s) &&
+	       judge_pat(s->msr.pat) && judge_events(&s->events) &&
 	       judge_lapic(&s->lapic, model->phys_bits, id) && !(s->dr6 >> DR_UPPER_SHIFT) &&
 	       !(s->dr7 >> DR_UPPER_SHIFT) && s->run_state <= CPU_WAIT_SIPI;
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cpu/control.h"
 #include "engine/translator/mmu.h"
 #include "engine/translator/operand.h"
 #include "engine/translator/privileged.h"
@@ -28,63 +29,10 @@ control_gp(struct vcpu *v)
 	return vcpu_raise_code(v, VECTOR_GP, 0);
 }
 
-u64
-control_cr4_allowed(const struct cpu_model *model)
-{
-	static const struct {
-		u32 cr4, leaf;
-		u8 reg, bit;
-	} rows[] = {
-		{CR4_VME | CR4_PVI, 1, REG_EDX, 1}, {CR4_DE, 1, REG_EDX, 2},
-		{CR4_PSE, 1, REG_EDX, 3},	    {CR4_TSD, 1, REG_EDX, 4},
-		{CR4_PAE, 1, REG_EDX, 6},	    {CR4_MCE, 1, REG_EDX, 7},
-		{CR4_PGE, 1, REG_EDX, 13},	    {CR4_OSFXSR, 1, REG_EDX, 24},
-		{CR4_OSXMMEXCPT, 1, REG_EDX, 25},   {CR4_PCIDE, 1, REG_ECX, 17},
-		{CR4_OSXSAVE, 1, REG_ECX, 26},	    {CR4_FSGSBASE, 7, REG_EBX, 0},
-		{CR4_SMEP, 7, REG_EBX, 7},	    {CR4_SMAP, 7, REG_EBX, 20},
-		{CR4_UMIP, 7, REG_ECX, 2},
-	};
-	u64 allowed = CR4_PCE;
-
-	for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
-		if (cpu_model_has(model, rows[i].leaf, 0, rows[i].reg, rows[i].bit))
-			allowed |= rows[i].cr4;
-	}
-	return allowed;
-}
-
-u64
-control_efer_allowed(const struct cpu_model *model)
-{
-	u64 allowed = EFER_SCE;
-
-	if (cpu_model_has(model, 0x80000001, 0, REG_EDX, 29))
-		allowed |= EFER_LME | EFER_LMA;
-	if (cpu_model_has(model, 0x80000001, 0, REG_EDX, 20))
-		allowed |= EFER_NXE;
-	if (cpu_model_has(model, 0x80000001, 0, REG_EDX, 25))
-		allowed |= EFER_FFXSR;
-	return allowed;
-}
-
 bool
 control_pae_paging(u64 cr0, u64 cr4, u64 efer)
 {
 	return (cr0 & CR0_PG) && (cr4 & CR4_PAE) && !(efer & EFER_LMA);
-}
-
-bool
-control_consistent(u64 cr0, u64 cr4, u64 efer)
-{
-	bool lma = efer & EFER_LMA;
-
-	if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)) || ((cr0 & CR0_NW) && !(cr0 & CR0_CD)))
-		return false;
-	if (lma != ((cr0 & CR0_PG) && (efer & EFER_LME)))
-		return false;
-	if (lma && !(cr4 & CR4_PAE))
-		return false;
-	return lma || !(cr4 & CR4_PCIDE);
 }
 
 int
@@ -193,7 +141,7 @@ control_set_cr4(struct vcpu *v, u64 value)
 	u64 changed = value ^ v->cr4;
 	int r = 0;
 
-	if (value & ~control_cr4_allowed(v->model))
+	if (value & ~cpu_control_cr4(v->model))
 		return control_gp(v);
 	if (vcpu_long_mode(v) && !(value & CR4_PAE))
 		return control_gp(v);
@@ -224,7 +172,7 @@ control_write_efer(struct vcpu *v, u64 value)
 {
 	u64 lma = v->msr.efer & EFER_LMA, changed;
 
-	if (value & ~control_efer_allowed(v->model))
+	if (value & ~cpu_control_efer(v->model))
 		return control_gp(v);
 	value = (value & ~(u64)EFER_LMA) | lma; /* LMA follows CR0.PG alone */
 	changed = value ^ v->msr.efer;
@@ -390,7 +338,7 @@ control_invlpg(struct vcpu *v, const struct insn *in)
 		return vcpu_raise(v, VECTOR_UD);
 	if (v->cpl != 0)
 		return control_gp(v);
-	linear = mmu_offset(v, in);
+	linear = vcpu_offset(v, in);
 	if (!vcpu_64bit(v) || in->seg == CPU_FS || in->seg == CPU_GS)
 		linear += v->seg[in->seg].base;
 	if (!vcpu_64bit(v))
@@ -432,22 +380,6 @@ control_invpcid(struct vcpu *v, const struct insn *in)
 	return 0;
 }
 
-bool
-control_xcr0_valid(const struct cpu_model *model, u64 value)
-{
-	const u64 x87 = BIT(0), sse = BIT(1), avx = BIT(2), avx512 = 7u << 5;
-	u32 leaf[4];
-
-	cpu_model_cpuid(model, 0, CR4_OSXSAVE, 1, 0xd, 0, leaf);
-	if (value == x87) /* also where there is no XSAVE */
-		return true;
-	if (value & ~(leaf[REG_EAX] | (u64)leaf[REG_EDX] << 32))
-		return false;
-	if (!(value & x87) || ((value & avx) && !(value & sse)))
-		return false;
-	return !(value & avx512) || ((value & avx512) == avx512 && (value & avx));
-}
-
 int
 control_xgetbv(struct vcpu *v, const struct insn *in)
 {
@@ -474,7 +406,7 @@ control_xsetbv(struct vcpu *v, const struct insn *in)
 	(void)in;
 	if (!(v->cr4 & CR4_OSXSAVE))
 		return vcpu_raise(v, VECTOR_UD);
-	if (v->cpl != 0 || (u32)v->gpr[CPU_RCX] != 0 || !control_xcr0_valid(v->model, value))
+	if (v->cpl != 0 || (u32)v->gpr[CPU_RCX] != 0 || !cpu_control_xcr0(v->model, value))
 		return control_gp(v);
 	v->xcr0 = value;
 	vcpu_mode_changed(v);

@@ -6,15 +6,6 @@
 
 #include "engine/translator/vcpu.h"
 
-/* CR4 bits that the model has; all others are reserved. */
-u64 control_cr4_allowed(const struct cpu_model *model);
-/* EFER bits that may be set, LMA included. */
-u64 control_efer_allowed(const struct cpu_model *model);
-/* Whether XCR0 may hold VALUE (APM 2, 11.5.2). */
-bool control_xcr0_valid(const struct cpu_model *model, u64 value);
-/* Whether these can stand together: PG needs PE, long mode PAE and so on (14.6, 5.5.1). */
-bool control_consistent(u64 cr0, u64 cr4, u64 efer);
-
 /* WRMSR to EFER: 0 or HELPER_FAULT. */
 int control_write_efer(struct vcpu *v, u64 value);
 

@@ -322,26 +322,10 @@ mmu_linear(struct vcpu *v, enum cpu_segment seg, u64 offset, unsigned len, bool 
 	return 0;
 }
 
-u64
-mmu_offset(const struct vcpu *v, const struct insn *in)
-{
-	u64 offset = (u64)in->disp;
-
-	if (in->base == INSN_RIP)
-		offset += v->rip + in->len;
-	else if (in->base != INSN_NO_REG)
-		offset += v->gpr[in->base];
-	if (in->index != INSN_NO_REG)
-		offset += v->gpr[in->index] * in->scale;
-	if (in->addrsize == 2)
-		return (u16)offset;
-	return in->addrsize == 4 ? (u32)offset : offset;
-}
-
 int
 mmu_operand(struct vcpu *v, const struct insn *in, unsigned len, bool write, u64 *linear)
 {
-	return mmu_linear(v, in->seg, mmu_offset(v, in), len, write, linear);
+	return mmu_linear(v, in->seg, vcpu_offset(v, in), len, write, linear);
 }
 
 static void

@@ -27,8 +27,6 @@ int mmu_check_write(struct vcpu *v, u64 linear, unsigned len, unsigned flags);
 int mmu_linear(struct vcpu *v, enum cpu_segment seg, u64 offset, unsigned len, bool write,
 	       u64 *linear);
 
-/* The effective offset (before segment) of an instruction's memory operand. */
-u64 mmu_offset(const struct vcpu *v, const struct insn *in);
 /* Offset and segment: the linear address of IN's memory operand. */
 int mmu_operand(struct vcpu *v, const struct insn *in, unsigned len, bool write, u64 *linear);
 

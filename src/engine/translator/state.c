@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "cpu/control.h"
 #include "engine/translator/control.h"
 #include "engine/translator/descriptor.h"
 #include "engine/translator/operand.h"
@@ -88,10 +89,9 @@ vcpu_get_state(struct vcpu *v, struct cpu_state *state, u64 host_tsc)
 static bool
 state_valid(const struct vcpu *v, const struct cpu_state *s)
 {
-	if (!control_consistent(s->cr0, s->cr4, s->msr.efer) ||
-	    (s->cr4 & ~control_cr4_allowed(v->model)) ||
-	    (s->msr.efer & ~control_efer_allowed(v->model)) ||
-	    !control_xcr0_valid(v->model, s->xcr0))
+	if (!cpu_control_consistent(s->cr0, s->cr4, s->msr.efer) ||
+	    (s->cr4 & ~cpu_control_cr4(v->model)) || (s->msr.efer & ~cpu_control_efer(v->model)) ||
+	    !cpu_control_xcr0(v->model, s->xcr0))
 		return false;
 	if ((s->rflags & RFLAGS_VM) && (!(s->cr0 & CR0_PE) || (s->msr.efer & EFER_LMA)))
 		return false;

@@ -120,4 +120,21 @@ vcpu_canonical(u64 address)
 	return (u64)((i64)(address << 16) >> 16) == address;
 }
 
+/* The effective offset (before segment) of an instruction's memory operand. */
+static inline u64
+vcpu_offset(const struct vcpu *v, const struct insn *in)
+{
+	u64 offset = (u64)in->disp;
+
+	if (in->base == INSN_RIP)
+		offset += v->rip + in->len;
+	else if (in->base != INSN_NO_REG)
+		offset += v->gpr[in->base];
+	if (in->index != INSN_NO_REG)
+		offset += v->gpr[in->index] * in->scale;
+	if (in->addrsize == 2)
+		return (u16)offset;
+	return in->addrsize == 4 ? (u32)offset : offset;
+}
+
 #endif

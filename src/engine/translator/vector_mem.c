@@ -240,7 +240,7 @@ vector_maskmov(struct vcpu *v, const struct insn *in)
 		return r;
 	operand_xstate_fill(v, to_memory ? 0 : XSTATE_SSE | XSTATE_AVX);
 	operand_get_ymm(v, form.vvvv, move.mask);
-	move.offset = mmu_offset(v, in);
+	move.offset = vcpu_offset(v, in);
 	move.count = form.bytes / move.size;
 	if (!to_memory)
 		return vector_maskmov_load(v, in, &move);

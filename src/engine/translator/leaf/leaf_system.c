@@ -348,16 +348,8 @@ leaf_mov_to_segment(struct vcpu *v, const struct insn *in)
 static u64
 leaf_operand(const struct vcpu *v, const struct insn *in)
 {
-	u64 offset = (u64)in->disp;
+	u64 offset = vcpu_offset(v, in);
 
-	if (in->base == INSN_RIP)
-		offset += v->rip + in->len;
-	else if (in->base != INSN_NO_REG)
-		offset += v->gpr[in->base];
-	if (in->index != INSN_NO_REG)
-		offset += v->gpr[in->index] * in->scale;
-	if (in->addrsize == 4)
-		offset = (u32)offset;
 	return in->seg == CPU_FS || in->seg == CPU_GS ? offset + v->seg[in->seg].base : offset;
 }
 
