@@ -36,6 +36,12 @@ mark_valid(const char *mark, size_t len)
 	return len == MARK_DIGITS && strspn(mark, "0123456789abcdef") >= MARK_DIGITS;
 }
 
+bool
+disk_mark_valid(const char *mark)
+{
+	return mark && mark_valid(mark, strlen(mark));
+}
+
 static bool
 mark_beside_path(const char *path, char *beside, size_t size)
 {

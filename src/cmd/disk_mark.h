@@ -16,6 +16,8 @@ enum { DISK_MARK = 33 }; /* 32 hexadecimal digits and a zero */
 
 /* Random. 0 or -errno. */
 int disk_mark_new(char mark[DISK_MARK]);
+/* Whether MARK, which may be NULL, is one: a disk without a mark has none to compare with. */
+bool disk_mark_valid(const char *mark);
 /* The disk's mark, FD being its open file; "" if it has none. */
 void disk_mark_get(int fd, const char *path, char mark[DISK_MARK]);
 /* Marks the disk, and all that was written to it is durable. 0, or -errno and one line (cause;

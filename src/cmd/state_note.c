@@ -249,7 +249,7 @@ note_check_disk(const struct run_options *o, unsigned i, int fd, char *why, size
 				   path, o->state_path);
 	disk_mark_get(fd, path, found);
 	if (o->config.disks[i].readonly ? note_same_file(disk, &st)
-					: mark && strcmp(mark, found) == 0)
+					: disk_mark_valid(mark) && strcmp(mark, found) == 0)
 		return 0;
 	return note_refuse(-ESTALE, why, size,
 			   "disk '%s' has moved on since state '%s' was saved; the state is of no "
@@ -279,9 +279,10 @@ state_note_mark(int fd, char *why, size_t size)
 	{
 		path = json_string_value(json_object_get(disk, "path"));
 		mark = json_string_value(json_object_get(disk, "mark"));
-		if (!path || (mark && strlen(mark) != DISK_MARK - 1))
-			rc = note_refuse(-EINVAL, why, size, "the VM gave a state without disks");
-		else if (mark && rc == 0)
+		if (!path || !(mark ? disk_mark_valid(mark) : !!json_object_get(disk, "inode")))
+			rc = note_refuse(-EINVAL, why, size,
+					 "the VM gave a state that does not know its disks again");
+		else if (mark)
 			rc = disk_mark_set(path, mark, why, size);
 		if (rc)
 			break;

@@ -2,6 +2,9 @@
  * Saved states: a file's bytes against a whole machine. The first byte says whether the
  * checksums are made right first, so that what lies behind them is reached. A state that is
  * taken is saved again, and its devices are looked at as a guest would.
+ *
+ * Mutations know the framing: most change numbers in the payload of one section and leave
+ * the rest whole, since a file with any section out of place is refused before the others matter.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -146,6 +149,95 @@ fuzz_use(struct machine *machine)
 		for (unsigned i = 0; i < 256; i += 4)
 			memory_mmio_read(mem, 0xb0000000 + slot * 0x8000 + i, 4);
 	machine_save(machine, &null, "", why, sizeof(why));
+}
+
+/* ---- mutations ---- */
+
+size_t LLVMFuzzerMutate(u8 *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(u8 *data, size_t size, size_t max_size, unsigned seed);
+
+/* Section number INDEX of DATA that is no memory: its payload and *LEN; NULL if there are fewer. */
+static u8 *
+fuzz_payload(u8 *data, size_t len, u32 index, size_t *payload_len)
+{
+	size_t at = STATE_HEADER;
+	u64 size;
+
+	while (len > at && len - at >= STATE_SECTION_HEADER) {
+		size = get_le64(data + at + 40);
+		if (size > len - at - STATE_SECTION_HEADER)
+			return NULL;
+		if (memcmp(data + at, "ram", 4) != 0 && index-- == 0) {
+			*payload_len = size;
+			return data + at + STATE_SECTION_HEADER;
+		}
+		at += STATE_SECTION_HEADER + size;
+	}
+	return NULL;
+}
+
+static u64
+fuzz_number(u64 old, u64 random)
+{
+	switch (random % 8) {
+	case 0:
+		return 0;
+	case 1:
+		return ~0ull;
+	case 2:
+		return 1ull << random / 8 % 64;
+	case 3:
+		return (1ull << random / 8 % 64) - 1;
+	case 4:
+		return old ^ 1ull << random / 8 % 64;
+	case 5:
+		return old + (random & 8 ? 1 : ~0ull);
+	case 6:
+		return random >> 32;
+	default:
+		return random * 0x9e3779b97f4a7c15;
+	}
+}
+
+static u64
+fuzz_random(u64 *seed)
+{
+	*seed = *seed * 6364136223846793005 + 1442695040888963407;
+	return *seed >> 33 | *seed << 31;
+}
+
+/* A number of 1, 2, 4 or 8 bytes somewhere in the payload. */
+static void
+fuzz_change(u8 *payload, size_t len, u64 *seed)
+{
+	size_t width = 1u << fuzz_random(seed) % 4, at;
+	u64 value = 0;
+
+	if (width > len)
+		width = 1;
+	at = fuzz_random(seed) % (len - width + 1);
+	memcpy(&value, payload + at, width);
+	value = fuzz_number(value, fuzz_random(seed));
+	memcpy(payload + at, &value, width);
+}
+
+size_t
+LLVMFuzzerCustomMutator(u8 *data, size_t size, size_t max_size, unsigned seed_)
+{
+	u64 seed = seed_, changes;
+	size_t len = 0;
+	u8 *payload = NULL;
+
+	fuzz_random(&seed);
+	if (size > 1 && fuzz_random(&seed) % 16)
+		payload = fuzz_payload(data + 1, size - 1, fuzz_random(&seed) % 40, &len);
+	if (!payload || !len)
+		return LLVMFuzzerMutate(data, size, max_size);
+	data[0] |= 1;
+	changes = 1 + fuzz_random(&seed) % 4;
+	while (changes--)
+		fuzz_change(payload, len, &seed);
+	return size;
 }
 
 int
