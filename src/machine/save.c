@@ -15,6 +15,7 @@
 /* What is saved of the machine itself, and room for what comes. */
 struct save_parts {
 	u32 vcpus, resets;
+	u32 made_vcpus; /* of this machine; not in the file */
 	struct cpu_model model;
 	struct cpu_state *cpus;
 	struct state_list list;
@@ -26,7 +27,15 @@ static const struct state_field save_fields[] = {
 	STATE_END,
 };
 
-static const struct state_type save_type = {"machine", 1, save_fields, NULL, NULL};
+static bool
+save_check(const void *staged)
+{
+	const struct save_parts *parts = staged;
+
+	return parts->vcpus == parts->made_vcpus;
+}
+
+static const struct state_type save_type = {"machine", 1, save_fields, save_check, NULL};
 
 static void
 save_close(struct save_parts *parts)
@@ -51,7 +60,7 @@ save_open(const struct save_machine *m)
 		return NULL;
 	}
 	memset(parts->cpus, 0, size);
-	parts->vcpus = m->vcpu_count;
+	parts->vcpus = parts->made_vcpus = m->vcpu_count;
 	parts->resets = *m->resets;
 	parts->model = *m->model;
 	cpu_saved_model(&parts->model, &parts->list);
@@ -177,18 +186,19 @@ save_read_all(struct save_load *l, const struct state_io *io)
 	return err;
 }
 
-/* The machine was made with the state's own table; if not, its guest would notice. */
+/* The machine was made with the state's own table; if not, its guest would notice. That is
+ * the list's first item, and staged. */
 static int
 save_check_model(struct save_load *l)
 {
-	struct cpu_model model = *l->m->model;
+	struct cpu_model *staged = l->parts->list.items[0].staged, model = *l->m->model;
 	struct state_list list = {0};
 	u8 *buf[2] = {NULL, NULL};
 	size_t len;
 	int err = 0;
 
 	cpu_saved_model(&model, &list);
-	cpu_saved_model(&l->parts->model, &list);
+	cpu_saved_model(staged, &list);
 	len = list.error ? 0 : state_measure(&list.items[0]);
 	for (unsigned i = 0; i < 2 && len; i++)
 		buf[i] = malloc(len);
@@ -227,16 +237,13 @@ save_read(const struct save_machine *m, const struct state_io *io, u64 now, char
 	if (!l.parts)
 		return save_fail(-ENOMEM, "the state cannot be loaded", why, why_size);
 	err = save_read_all(&l, io);
+	if (!err)
+		err = save_check_model(&l);
 	if (!err) {
 		state_commit(&l.parts->list);
 		*m->resets = l.parts->resets;
-		err = save_check_model(&l);
-	}
-	if (!err && l.parts->vcpus != m->vcpu_count)
-		err = save_refuse(&l, "the state is of a machine with %u processors, not %u",
-				  l.parts->vcpus, m->vcpu_count);
-	if (!err)
 		err = save_set_cpus(&l);
+	}
 	if (err && !why[0])
 		save_fail(err, "the state cannot be loaded", why, why_size);
 	state_pages_destroy(l.pages);

@@ -130,6 +130,8 @@ static int
 command_pause(struct vm *vm, struct command_call *call)
 {
 	(void)call;
+	if (suspend_holds(vm))
+		vm->was_paused = true; /* as it then is if it is not suspended after all */
 	machine_pause(vm->machine);
 	return 0;
 }

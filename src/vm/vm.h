@@ -47,7 +47,7 @@ struct vm {
 	json_t *host_note;	     /* the front's part of a state's note, or NULL */
 	struct vm_client *suspender; /* has a state, and will say what became of it */
 	bool held;		     /* waits for "go" */
-	bool was_paused;	     /* before it was suspended */
+	bool was_paused;	     /* before it was suspended, or meanwhile */
 };
 
 static inline struct vm_client *

@@ -117,4 +117,44 @@ start four --state "$TMP/third"
 kill "$vm"
 wait "$vm"
 refused 2 'moved on' "$BIGA" run --state "$TMP/third" --quiet
+
+# fake LAST: a VM that is suspended well, and answers LAST to the last word, or ends if that is empty.
+fake()
+{
+	python3 -c '
+import os, shutil, socket, sys
+path, state, last = sys.argv[1:]
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen(1)
+peer = server.accept()[0]
+peer.sendall(b"{\"hello\":\"biga\",\"version\":1}\n")
+text, fds, seen = b"", [], 0
+while text.count(b"\n") < 3:
+	data, got, _, _ = socket.recv_fds(peer, 4096, 4)
+	text += data
+	fds += got
+	if fds and not seen:
+		seen = os.write(fds[0], open(state, "rb").read())
+		peer.sendall(b"{\"ok\":true,\"id\":1}\n")
+peer.sendall(last.encode())
+os.unlink(path)' "$TMP/biga/fake.sock" "$TMP/third" "$1" &
+	for _ in $(seq 100); do
+		[ -S "$TMP/biga/fake.sock" ] && return 0
+		sleep 0.1
+	done
+	fail "no fake VM"
+}
+
+# Once the state has its name, a VM that is gone is suspended.
+fake ""
+"$BIGA" suspend fake --to "$TMP/fourth" >"$TMP/said" 2>"$TMP/err" || fail "end before the last word: $?"
+grep -q 'fake is suspended' "$TMP/said" || fail "said: $(cat "$TMP/said")"
+grep -q 'ended before it was told' "$TMP/err" || fail "warned: $(cat "$TMP/err")"
+cmp -s "$TMP/third" "$TMP/fourth" || fail "the state is another"
+wait
+fake '{"ok":false,"id":2,"error":"no"}
+'
+refused 1 'fake is not suspended: no' "$BIGA" suspend fake --to "$TMP/fourth"
+wait
 finish

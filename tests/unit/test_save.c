@@ -332,10 +332,10 @@ test_damaged(void **state)
 	close(fd);
 }
 
-/* A copy of FD whose section NAME has version VERSION, or that has one more called so, with FLAGS,
- * before its end. */
+/* A copy of FD whose section NAME has version VERSION and, if PATCH is not NULL, begins with those
+ * 8 bytes; or that has one more called so, with FLAGS, before its end. */
 static int
-a_copy(int fd, const char *name, u32 version, u32 flags)
+a_patched_copy(int fd, const char *name, u32 version, u32 flags, const u8 *patch)
 {
 	int out = memfd_create("copy", MFD_CLOEXEC);
 	struct state_io from = state_io_fd(fd), to = state_io_fd(out);
@@ -354,6 +354,8 @@ a_copy(int fd, const char *name, u32 version, u32 flags)
 
 		found |= same;
 		memcpy(buf + STATE_SECTION_HEADER, s.data, s.len);
+		if (same && patch)
+			memcpy(buf + STATE_SECTION_HEADER, patch, 8);
 		state_write_section(&w, s.name, s.instance, same ? version : s.version, s.flags,
 				    buf, s.len);
 	}
@@ -363,6 +365,42 @@ a_copy(int fd, const char *name, u32 version, u32 flags)
 	state_read_close(&r);
 	free(buf);
 	return out;
+}
+
+static int
+a_copy(int fd, const char *name, u32 version, u32 flags)
+{
+	return a_patched_copy(fd, name, version, flags, NULL);
+}
+
+/* What shows only when all is there is seen before anything is taken. */
+static void
+test_refused_whole(void **state)
+{
+	static const u8 five_cpus[8] = {5, 0, 0, 0, 9, 0, 0, 0}, nine_resets[8] = {1, 0, 0, 0, 9};
+	struct run a = {0}, b = {0};
+	int fd = a_state(&a), copy = a_patched_copy(fd, "machine", 1, 0, five_cpus);
+	char why[300];
+
+	b.model = a.model;
+	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_true(run_load(&b, copy, why, sizeof(why)) < 0);
+	assert_int_equal(machine_resets(b.machine), 0);
+	run_destroy(&b);
+	close(copy);
+	copy = a_patched_copy(fd, "machine", 1, 0, nine_resets);
+	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_int_equal(run_load(&b, copy, why, sizeof(why)), 0);
+	assert_int_equal(machine_resets(b.machine), 9);
+	run_destroy(&b);
+	b.model.tsc_hz++;
+	assert_int_equal(run_create(&b, RAM, 1, true), 0);
+	assert_true(run_load(&b, copy, why, sizeof(why)) < 0);
+	assert_int_equal(machine_resets(b.machine), 0);
+	run_destroy(&b);
+	close(copy);
+	run_destroy(&a);
+	close(fd);
 }
 
 /* What a later program may have written. */
@@ -434,9 +472,13 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_goes_on), cmocka_unit_test(test_same_again),
-		cmocka_unit_test(test_peek),	cmocka_unit_test(test_other_machine),
-		cmocka_unit_test(test_damaged), cmocka_unit_test(test_unknown_sections),
+		cmocka_unit_test(test_goes_on),
+		cmocka_unit_test(test_same_again),
+		cmocka_unit_test(test_peek),
+		cmocka_unit_test(test_other_machine),
+		cmocka_unit_test(test_refused_whole),
+		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_unknown_sections),
 		cmocka_unit_test(test_golden),
 	};
 

@@ -534,6 +534,16 @@ test_suspend(void **state)
 	peer_ask(&p, "{\"do\":\"go\"}", true);
 	peer_send(&p, "{\"do\":\"info\"}", -1);
 	peer_expect(&p, "status", "running");
+	/* Somebody's pause meanwhile holds after it. */
+	close(ask_suspend(&p, true));
+	peer_ask(&p, "{\"do\":\"pause\"}", true);
+	peer_send(&p, "{\"do\":\"suspend-undo\"}", -1);
+	peer_expect(&p, "event", "held");
+	peer_expect_ok(&p, true);
+	peer_ask(&p, "{\"do\":\"go\"}", true);
+	peer_send(&p, "{\"do\":\"info\"}", -1);
+	peer_expect(&p, "status", "paused");
+	peer_ask(&p, "{\"do\":\"resume\"}", true);
 	close(ask_suspend(&p, true));
 	peer_ask(&p, "{\"do\":\"suspended\"}", true);
 	peer_expect(&p, "reason", "suspended");
