@@ -1,6 +1,7 @@
 /*
  * Atomic replacement of files (see replace.h).
  */
+#define _GNU_SOURCE
 #include "base/replace.h"
 
 #include <errno.h>
@@ -20,6 +21,39 @@ replace_create(const char *path, mode_t mode)
 	return fd < 0 ? -errno : fd;
 }
 
+/* The folder of PATH: 0 or -errno. */
+static int
+replace_folder(const char *path, char folder[PATH_MAX])
+{
+	char copy[PATH_MAX];
+
+	if ((size_t)snprintf(copy, sizeof(copy), "%s", path) >= sizeof(copy))
+		return -ENAMETOOLONG;
+	strcpy(folder, dirname(copy));
+	return 0;
+}
+
+static int
+replace_create_nameless(const char *path, mode_t mode)
+{
+	char folder[PATH_MAX];
+	int fd, rc = replace_folder(path, folder);
+
+	if (rc)
+		return rc;
+	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
+	return fd < 0 ? -errno : fd;
+}
+
+static int
+replace_name(int fd, const char *path)
+{
+	char self[32];
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
 static int
 replace_sync(int fd)
 {
@@ -35,12 +69,12 @@ replace_rename(const char *from, const char *to)
 static int
 replace_sync_folder(const char *path)
 {
-	char copy[PATH_MAX];
-	int fd, rc = 0;
+	char folder[PATH_MAX];
+	int fd, rc = replace_folder(path, folder);
 
-	if ((size_t)snprintf(copy, sizeof(copy), "%s", path) >= sizeof(copy))
-		return -ENAMETOOLONG;
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (rc)
+		return rc;
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	if (fsync(fd) < 0)
@@ -56,24 +90,40 @@ replace_unlink(const char *path)
 }
 
 const struct replace_ops replace_system = {.create = replace_create,
+					   .create_nameless = replace_create_nameless,
+					   .name = replace_name,
 					   .sync = replace_sync,
 					   .rename = replace_rename,
 					   .sync_folder = replace_sync_folder,
 					   .unlink = replace_unlink};
 
+/* A name that is free, for the new file or a new file: that one's descriptor or 0, or -errno. */
+static int
+replace_take_name(struct replace *r, mode_t mode)
+{
+	int rc = -EEXIST;
+
+	for (unsigned i = 0; rc == -EEXIST && i < REPLACE_TRIES; i++) {
+		snprintf(r->fresh, sizeof(r->fresh), "%.*s.new-%d-%u", (int)sizeof(r->path) - 32,
+			 r->path, (int)getpid(), i);
+		rc = r->fd >= 0 ? r->ops->name(r->fd, r->fresh) : r->ops->create(r->fresh, mode);
+	}
+	r->named = rc >= 0;
+	return rc;
+}
+
 int
 replace_begin(struct replace *r, const struct replace_ops *ops, const char *path, mode_t mode)
 {
 	r->ops = ops;
-	r->fd = -EEXIST;
+	r->fd = -1;
+	r->named = false;
 	if (strlen(path) + 32 >= sizeof(r->path))
 		return -ENAMETOOLONG;
 	strcpy(r->path, path);
-	for (unsigned i = 0; r->fd == -EEXIST && i < REPLACE_TRIES; i++) {
-		snprintf(r->fresh, sizeof(r->fresh), "%.*s.new-%d-%u", (int)sizeof(r->path) - 32,
-			 path, (int)getpid(), i);
-		r->fd = ops->create(r->fresh, mode);
-	}
+	r->fd = ops->create_nameless(path, mode);
+	if (r->fd < 0) /* many file systems cannot */
+		r->fd = replace_take_name(r, mode);
 	return r->fd < 0 ? r->fd : 0;
 }
 
@@ -83,7 +133,8 @@ replace_abort(struct replace *r)
 	if (r->fd < 0)
 		return;
 	close(r->fd);
-	r->ops->unlink(r->fresh);
+	if (r->named)
+		r->ops->unlink(r->fresh);
 	r->fd = -1;
 }
 
@@ -92,6 +143,8 @@ replace_commit(struct replace *r)
 {
 	int rc = r->ops->sync(r->fd);
 
+	if (rc == 0 && !r->named)
+		rc = replace_take_name(r, 0);
 	if (rc == 0)
 		rc = r->ops->rename(r->fresh, r->path);
 	if (rc) {

@@ -1,7 +1,8 @@
 /*
  * Saved states: a file's bytes against a whole machine. The first byte says whether the
  * checksums are made right first, so that what lies behind them is reached. A state that is
- * taken is saved again, and its devices are looked at as a guest would.
+ * taken is saved again, its devices are looked at as a guest would, and, if the first byte
+ * says so, its guest runs for a moment.
  *
  * Mutations know the framing: most change numbers in the payload of one section and leave
  * the rest whole, since a file with any section out of place is refused before the others matter.
@@ -20,7 +21,7 @@
 #include "state/file.h"
 
 #define FUZZ_GOLDEN "tests/golden/state-1"
-enum { FUZZ_RAM = 6 << 20, FUZZ_MAX = 1 << 20 };
+enum { FUZZ_RAM = 6 << 20, FUZZ_MAX = 1 << 20, FUZZ_RUN_NS = 2000000 };
 
 struct fuzz_tape {
 	const u8 *data;
@@ -233,11 +234,31 @@ LLVMFuzzerCustomMutator(u8 *data, size_t size, size_t max_size, unsigned seed_)
 		payload = fuzz_payload(data + 1, size - 1, fuzz_random(&seed) % 40, &len);
 	if (!payload || !len)
 		return LLVMFuzzerMutate(data, size, max_size);
-	data[0] |= 1;
+	data[0] |= 1 | (fuzz_random(&seed) & 2);
 	changes = 1 + fuzz_random(&seed) % 4;
 	while (changes--)
 		fuzz_change(payload, len, &seed);
 	return size;
+}
+
+static void
+fuzz_stop(void *opaque)
+{
+	machine_stop(opaque);
+}
+
+static void
+fuzz_run(struct machine *machine)
+{
+	struct loop_timer *timer;
+	struct machine_end end;
+
+	if (loop_timer_create(machine_loop(machine), fuzz_stop, machine, &timer))
+		abort();
+	loop_timer_arm(timer, loop_now() + FUZZ_RUN_NS);
+	if (machine_start(machine) == 0)
+		machine_run(machine, &end);
+	loop_timer_destroy(timer);
 }
 
 int
@@ -259,10 +280,13 @@ LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	if (data[0] & 1)
 		fuzz_repair(copy, size - 1);
 	tape = (struct fuzz_tape){copy, size - 1, 0};
-	if (machine_load(machine, &io, why, sizeof(why)) == 0)
+	if (machine_load(machine, &io, why, sizeof(why)) == 0) {
 		fuzz_use(machine);
-	else if (!why[0] || strchr(why, '\n'))
+		if (data[0] & 2)
+			fuzz_run(machine);
+	} else if (!why[0] || strchr(why, '\n')) {
 		abort();
+	}
 	machine_destroy(machine);
 	free(copy);
 	return 0;
