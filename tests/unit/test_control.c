@@ -504,6 +504,10 @@ state_refuses(void **state)
 	bad = good;
 	bad.xcr0 = 0x207;
 	assert_int_equal(vcpu_set_state(v, &bad, 0), -EINVAL);
+	bad = good;
+	bad.seg[CPU_CS].attr &= (u16)~SEGMENT_L;
+	bad.seg[CPU_CS].base = BIT64(32);
+	assert_int_equal(vcpu_set_state(v, &bad, 0), -EINVAL);
 	assert_memory_equal(v, &before, sizeof(before));
 	/* What XRSTOR would refuse is made harmless. */
 	memset(good.xsave + 512, 0xff, 64);

@@ -93,6 +93,10 @@ state_valid(const struct vcpu *v, const struct cpu_state *s)
 	    (s->cr4 & ~cpu_control_cr4(v->model)) || (s->msr.efer & ~cpu_control_efer(v->model)) ||
 	    !cpu_control_xcr0(v->model, s->xcr0))
 		return false;
+	/* No descriptor holds more; in 64-bit mode none is used. */
+	if ((s->seg[CPU_CS].base >> 32) &&
+	    !((s->msr.efer & EFER_LMA) && (s->seg[CPU_CS].attr & SEGMENT_L)))
+		return false;
 	if ((s->rflags & RFLAGS_VM) && (!(s->cr0 & CR0_PE) || (s->msr.efer & EFER_LMA)))
 		return false;
 	return s->run_state <= CPU_WAIT_SIPI && s->cr8 <= 15 && !(s->dr6 >> 32) &&
