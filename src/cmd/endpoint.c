@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 enum { ENDPOINT_PATH = 512, ENDPOINT_BACKLOG = 16, ENDPOINT_FILE = VM_NAME_MAX + 8 };
+enum { ENDPOINT_SUFFIX = 5 }; /* .sock, which names may hold too */
 
 static int PRINTF_LIKE(4, 5)
 	endpoint_refuse(int error, char *why, size_t size, const char *fmt, ...)
@@ -239,9 +240,9 @@ endpoint_connect(const char *name, char *why, size_t size)
 static int
 endpoint_is_socket(const struct dirent *entry)
 {
-	const char *end = strstr(entry->d_name, ".sock");
+	size_t len = strlen(entry->d_name);
 
-	return end && end[5] == '\0';
+	return len > ENDPOINT_SUFFIX && strcmp(entry->d_name + len - ENDPOINT_SUFFIX, ".sock") == 0;
 }
 
 /* Whether the VM of that name may run; else what is left of it goes. */
@@ -268,7 +269,7 @@ endpoint_list(void (*fn)(void *opaque, const char *name), void *opaque, char *wh
 	for (int i = 0; i < n; i++) {
 		char *name = entries[i]->d_name;
 
-		*strstr(name, ".sock") = '\0';
+		name[strlen(name) - ENDPOINT_SUFFIX] = '\0';
 		if (vm_name_valid(name) && endpoint_runs(folder, name)) {
 			fn(opaque, name);
 			count++;

@@ -80,6 +80,12 @@ gone "the second of that name"
 [ -z "$("$BIGA" list)" ] || fail "list shows what is left over"
 [ -z "$(ls "$TMP/biga")" ] || fail "list leaves what is left over"
 
+# A name may end like a socket's.
+start a.sock
+"$BIGA" list | grep -q '^a.sock ' || fail "list does not show a.sock: $("$BIGA" list)"
+kill -TERM $vm
+gone "a.sock"
+
 chmod 755 "$TMP/biga"
 refused 2 'is open to others' "$BIGA" list
 finish
