@@ -19,7 +19,9 @@ from control import Control  # noqa: E402
 
 BUILD = os.environ.get("BUILD", "build/release")
 BIGA = os.environ.get("BIGA", BUILD + "/biga")
-SLOW = {"tsan": 10, "asan": 2, "ubsan": 2}.get(os.environ.get("MODE", ""), 1)
+MODE = {"release": ""}.get(os.environ.get("MODE", ""), os.environ.get("MODE", ""))
+SLOW = {"tsan": 10, "asan": 2, "ubsan": 2}.get(MODE, 1)
+WARM = 20  # switches until all that is made once is there
 SWITCHES = int(os.environ.get("SWITCHES", 1000 if os.environ.get("LONG") else 200 // SLOW))
 SEED = int(os.environ.get("SEED", time.time_ns() % 1000000))
 
@@ -30,15 +32,39 @@ def report(replies):
         print(f"  {what[:-3]}: median {times[len(times) // 2]:.3f} ms, worst {times[-1]:.3f} ms")
 
 
-def move(vm, kvm, rng):
-    """SWITCHES times: the answers."""
+def held(front):
+    """Descriptors, threads, mappings and KiB of memory of the VM process, which FRONT started."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as stat, open(f"/proc/{name}/status") as status:
+                parent, said = int(stat.read().rpartition(")")[2].split()[1]), status.read()
+            if parent != front or "\nThreads:\t1\n" in said:
+                continue
+            with open(f"/proc/{name}/maps") as maps:
+                return (len(os.listdir(f"/proc/{name}/fd")), int(said.split("\nThreads:")[1].split()[0]),
+                        len(maps.readlines()), int(said.split("\nRssAnon:")[1].split()[0]))
+        except FileNotFoundError:
+            continue
+    raise AssertionError("no VM process")
+
+
+def move(vm, kvm, rng, front):
+    """SWITCHES times: the answers. Nothing is left over of the hypervisors that were before."""
     replies = []
     for i in range(SWITCHES):
+        if i == WARM:
+            before = held(front)
         if kvm is None:
             replies.append(vm.call("switch", to="biga", fresh=True))
         else:
             replies.append(vm.call("switch", to="biga" if i % 2 else sys.argv[1]))
         time.sleep(rng.choice([0, rng.uniform(0, 0.002), rng.uniform(0, 0.02)]))
+    if SWITCHES > WARM:
+        after = held(front)
+        print("  descriptors, threads, mappings, KiB: %s after %u switches, %s at the end" %
+              (before, WARM, after))
+        assert after[0] == before[0] and after[1] == before[1] and after[2] <= before[2] + 8
+        assert MODE or after[3] <= before[3] + 4096, "memory"
     return replies
 
 
@@ -56,7 +82,7 @@ def run(cpus, kvm):
         if kvm is not None:
             control.call("give", fd=kvm, what="kvm")
         start = time.monotonic()
-        replies = move(control, kvm, rng)
+        replies = move(control, kvm, rng, vm.pid)
         seconds = time.monotonic() - start
         info = control.call("info")
         assert info["switches"] == SWITCHES and info["rescues"] == 0, info

@@ -19,6 +19,11 @@ static __thread struct {
 	u8 *stack;
 } signals_slot;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SIGNALS_SANITIZER = true };
+#else
+enum { SIGNALS_SANITIZER = false };
+#endif
 enum { SIGNALS_STACK = 256 * 1024 };
 
 #ifndef SS_AUTODISARM
@@ -86,28 +91,51 @@ signals_install(void)
 	return 0;
 }
 
+/* The calling thread's signals come on STACK from now on, NULL: on its own. */
 static int
-signals_make_stack(void)
+signals_use_stack(u8 *stack)
 {
-	stack_t ss = {.ss_size = SIGNALS_STACK, .ss_flags = (int)SS_AUTODISARM};
+	stack_t ss = {.ss_sp = stack,
+		      .ss_size = SIGNALS_STACK,
+		      .ss_flags = stack ? (int)SS_AUTODISARM : SS_DISABLE};
 
-	signals_slot.stack = mmap(NULL, SIGNALS_STACK, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-	if (signals_slot.stack == MAP_FAILED) {
-		signals_slot.stack = NULL;
+	if (sigaltstack(&ss, NULL))
 		return -errno;
-	}
-	ss.ss_sp = signals_slot.stack;
-	return sigaltstack(&ss, NULL) ? -errno : 0;
+	signals_slot.stack = stack;
+	return 0;
 }
 
 int
 signals_enter(struct vcpu *v)
 {
+	struct translation *t = v ? vcpu_translation(v) : NULL;
+	void *stack;
+
 	signals_slot.vcpu = v;
-	if (v && !signals_slot.stack)
-		return signals_make_stack();
-	return 0;
+	if (!t || (t->signal_stack && t->signal_stack == signals_slot.stack))
+		return 0;
+	if (!t->signal_stack) {
+		stack = mmap(NULL, SIGNALS_STACK, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+		if (stack == MAP_FAILED)
+			return -errno;
+		t->signal_stack = stack;
+	}
+	return signals_use_stack(t->signal_stack);
+}
+
+void
+signals_free_stack(struct vcpu *v)
+{
+	struct translation *t = vcpu_translation(v);
+	bool here = t->signal_stack && t->signal_stack == signals_slot.stack;
+
+	if (!t->signal_stack || (here && signals_use_stack(NULL)))
+		return;
+	/* Sanitizers have unmapped the stack of a thread that has ended. */
+	if (here || !SIGNALS_SANITIZER)
+		munmap(t->signal_stack, SIGNALS_STACK);
+	t->signal_stack = NULL;
 }
 
 int

@@ -11,8 +11,10 @@
 /* Installs the handlers once; 0 or -errno. */
 int signals_install(void);
 
-/* The calling thread runs V now (NULL: no more), on an alternate stack of its own. */
+/* The calling thread runs V now (NULL: no more), signals on V's alternate stack. */
 int signals_enter(struct vcpu *v);
+/* V does not run any more: by its own thread, or once that has ended. */
+void signals_free_stack(struct vcpu *v);
 
 /* A timer whose expiry kicks V's thread. */
 int signals_timer_create(struct vcpu *v);

@@ -306,6 +306,7 @@ struct translation {
 		u8 sipi_vector;	  /* [m] */
 	} mail;
 
+	u8 *signal_stack; /* of the thread that runs the vCPU, NULL: it has not run */
 	bool timer_armed;
 	u64 timer_deadline;
 	void *timer;	    /* timer_t */

@@ -385,6 +385,7 @@ translator_vcpu_destroy(struct engine_vcpu *vcpu)
 			    (unsigned long long)t->count.helpers,
 			    (unsigned long long)t->count.accesses);
 	signals_timer_destroy(v);
+	signals_free_stack(v);
 	translator_unmap(t->arena, t->arena_size);
 	translator_unmap(t->hash, BLOCK_HASH * sizeof(*t->hash));
 	translator_unmap(t->page_blocks, (e->ram_size >> 12) * sizeof(*t->page_blocks));
