@@ -232,16 +232,65 @@ test_timer(void **opaque)
 	convert_to_lapic(from, NOW, &k);
 	assert_int_equal(get_le32((u8 *)k.regs + TIMER_INITIAL * 16), 1000);
 	assert_int_equal(get_le32((u8 *)k.regs + TIMER_CURRENT * 16), 0);
-	assert_true(convert_timer_ended(&k));
 	convert_from_lapic(&k, NOW, to);
 	assert_int_equal(to->lapic.timer_start_ns, 0);
 	/* In TSC-deadline mode nothing counts. */
 	from->lapic.regs[LVT_TIMER] = DEADLINE | 0x40;
 	from->lapic.timer_start_ns = 0;
 	convert_to_lapic(from, NOW, &k);
-	assert_false(convert_timer_ended(&k));
+	convert_from_lapic(&k, NOW, to);
+	assert_int_equal(to->lapic.timer_start_ns, 0);
 	free(from);
 	free(to);
+}
+
+/* A timer in MODE with HAD left of its count, and with LEFT at the next reading. */
+static bool
+timer_passed(u32 mode, u32 had, u32 left)
+{
+	struct kvm_lapic_state before, after;
+
+	memset(&before, 0, sizeof(before));
+	put_le32((u8 *)before.regs + LVT_TIMER * 16, mode | 0x40);
+	put_le32((u8 *)before.regs + TIMER_INITIAL * 16, 1000);
+	after = before;
+	put_le32((u8 *)before.regs + TIMER_CURRENT * 16, had);
+	put_le32((u8 *)after.regs + TIMER_CURRENT * 16, left);
+	return convert_timer_passed(&before, &after);
+}
+
+/* A count that ended while its state was read has an interrupt that is not in the IRR yet. */
+static void
+test_timer_passed(void **opaque)
+{
+	struct kvm_lapic_state none;
+
+	assert_false(timer_passed(0, 700, 600));
+	assert_true(timer_passed(0, 1, 0));
+	assert_false(timer_passed(0, 0, 0)); /* before both */
+	assert_false(timer_passed(PERIODIC, 700, 600));
+	assert_true(timer_passed(PERIODIC, 10, 990));
+	assert_true(timer_passed(PERIODIC, 10, 0));
+	assert_false(timer_passed(DEADLINE, 0, 0));
+	memset(&none, 0, sizeof(none));
+	assert_false(convert_timer_passed(&none, &none));
+}
+
+/* Outside long mode L means nothing, and KVM would refuse it. */
+static void
+test_code_segment(void **opaque)
+{
+	struct cpu_state *s = state_new();
+	struct kvm_sregs k;
+
+	s->seg[CPU_CS].attr |= SEGMENT_L;
+	convert_to_sregs(s, &k);
+	assert_int_equal(k.cs.l, 0);
+	s->cr0 = CR0_PE | CR0_PG;
+	s->msr.efer = EFER_LME | EFER_LMA;
+	convert_to_sregs(s, &k);
+	assert_int_equal(k.cs.l, 1);
+	free(s);
 }
 
 static void
@@ -371,6 +420,8 @@ main(void)
 		cmocka_unit_test(test_run_states),
 		cmocka_unit_test(test_xsave),
 		cmocka_unit_test(test_timer),
+		cmocka_unit_test(test_timer_passed),
+		cmocka_unit_test(test_code_segment),
 		cmocka_unit_test(test_lapic_registers),
 		cmocka_unit_test(test_judge),
 		cmocka_unit_test(test_model_cut),

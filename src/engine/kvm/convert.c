@@ -117,6 +117,8 @@ convert_to_sregs(const struct cpu_state *s, struct kvm_sregs *k)
 		.efer = s->msr.efer,
 		.apic_base = s->lapic.base_msr,
 	};
+	/* A CPU pays no heed to L outside long mode, and KVM refuses it. */
+	k->cs.l &= (s->msr.efer & EFER_LMA) != 0;
 }
 
 void
@@ -307,6 +309,12 @@ convert_to_lapic(const struct cpu_state *s, u64 now, struct kvm_lapic_state *k)
 		put_le32((u8 *)k->regs + i * 16, lapic.regs[i]);
 }
 
+static u32
+convert_lapic_reg(const struct kvm_lapic_state *k, unsigned reg)
+{
+	return get_le32((const u8 *)k->regs + reg * 16);
+}
+
 /* When the count began, if it is known how much of it is left. */
 static u64
 convert_timer_start(const struct cpu_lapic *lapic, u64 now)
@@ -321,14 +329,32 @@ convert_timer_start(const struct cpu_lapic *lapic, u64 now)
 	return now > gone ? now - gone : 1;
 }
 
-bool
+/* A single count of which nothing is left. */
+static bool
 convert_timer_ended(const struct kvm_lapic_state *k)
 {
-	const u8 *regs = (const u8 *)k->regs;
-	u32 mode = get_le32(regs + REG_LVT_TIMER * 16) & (TIMER_PERIODIC | TIMER_TSC_DEADLINE);
+	u32 mode = convert_lapic_reg(k, REG_LVT_TIMER) & (TIMER_PERIODIC | TIMER_TSC_DEADLINE);
 
-	return mode == 0 && get_le32(regs + REG_TIMER_INITIAL * 16) != 0 &&
-	       get_le32(regs + REG_TIMER_CURRENT * 16) == 0;
+	return mode == 0 && convert_lapic_reg(k, REG_TIMER_INITIAL) != 0 &&
+	       convert_lapic_reg(k, REG_TIMER_CURRENT) == 0;
+}
+
+bool
+convert_timer_passed(const struct kvm_lapic_state *before, const struct kvm_lapic_state *after)
+{
+	u32 had = convert_lapic_reg(before, REG_TIMER_CURRENT);
+	u32 left = convert_lapic_reg(after, REG_TIMER_CURRENT);
+
+	if (convert_lapic_reg(after, REG_TIMER_INITIAL) == 0)
+		return false;
+	switch (convert_lapic_reg(after, REG_LVT_TIMER) & (TIMER_PERIODIC | TIMER_TSC_DEADLINE)) {
+	case 0:
+		return had && !left;
+	case TIMER_PERIODIC:
+		return left > had || !left;
+	default: /* a deadline stays in its MSR until its interrupt is in the IRR */
+		return false;
+	}
 }
 
 void
@@ -337,7 +363,7 @@ convert_from_lapic(const struct kvm_lapic_state *k, u64 now, struct cpu_state *s
 	struct cpu_lapic *lapic = &s->lapic;
 
 	for (unsigned i = 0; i < ARRAY_LEN(lapic->regs); i++)
-		lapic->regs[i] = get_le32((const u8 *)k->regs + i * 16);
+		lapic->regs[i] = convert_lapic_reg(k, i);
 	lapic->regs[REG_VERSION] = LAPIC_VERSION;
 	lapic->timer_start_ns = convert_timer_ended(k) ? 0 : convert_timer_start(lapic, now);
 }

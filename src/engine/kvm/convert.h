@@ -38,8 +38,9 @@ void convert_from_xsave(const struct kvm_xsave *xsave, struct cpu_state *state);
  * count began: NOW_NS is the moment of the conversion. base_msr and tsc_deadline are not here. */
 void convert_to_lapic(const struct cpu_state *state, u64 now_ns, struct kvm_lapic_state *lapic);
 void convert_from_lapic(const struct kvm_lapic_state *lapic, u64 now_ns, struct cpu_state *state);
-/* A single count of which nothing is left. Its interrupt is in the IRR once KVM has had the
- * occasion to put it there (kvm_run_settle). */
-bool convert_timer_ended(const struct kvm_lapic_state *lapic);
+/* Whether a count of the timer may have ended from one reading to the next. Its interrupt is in
+ * the IRR once KVM has had the occasion to put it there (kvm_run_settle). */
+bool convert_timer_passed(const struct kvm_lapic_state *before,
+			  const struct kvm_lapic_state *after);
 
 #endif

@@ -22,7 +22,7 @@ static const struct kvm_cpuid_rule {
 	u32 mask;
 } kvm_cpuid_rules[] = {
 	{1, 0, EDX, 0x0fffffff}, /* but HTT */
-	{1, 0, ECX, 0x76f83203}, /* SSE to F16C and RDRAND, PCID, XSAVE; not TSC deadline, x2APIC */
+	{1, 0, ECX, 0x76d83203}, /* SSE to F16C and RDRAND, PCID, XSAVE; not TSC deadline, x2APIC */
 	{7, 0, EBX, 0xbffffdff}, /* but ERMS */
 	{7, 0, ECX, 0x00000004}, /* UMIP */
 	{0xd, 0, EAX, 0xffffffff},	  {0xd, 1, EAX, 0x0000000f},

@@ -18,7 +18,11 @@
 #include "engine/kvm/convert.h"
 #include "engine/kvm/judge.h"
 
-enum { FORGET_TRIES = 64 }; /* exits of an instruction that nobody waits for any more */
+enum {
+	FORGET_TRIES = 64, /* exits of an instruction that nobody waits for any more */
+	SETTLE_TRIES = 8,
+	CLOCK_TRIES = 16,
+};
 #define STATE_SECOND 1000000000u
 
 /* ---- clocks ---- */
@@ -124,18 +128,38 @@ kvm_state_wanted_clock(const struct engine_vcpu *v, const struct cpu_state *s)
 	return then + (u64)kvm_state_ns(kvm_state_elapsed(s, &e->epoch), e->host_hz);
 }
 
+/* The host's time, and its TSC at that moment: of several tries, that with the least time between,
+ * since what passes in between would be added to the guest's clock. */
+static u64
+kvm_state_host_time(u64 *tsc)
+{
+	u64 shortest = UINT64_MAX, time = 0, before, after;
+	struct timespec now;
+
+	for (int i = 0; i < CLOCK_TRIES; i++) {
+		before = __rdtsc();
+		clock_gettime(CLOCK_REALTIME, &now);
+		after = __rdtsc();
+		if (after - before >= shortest)
+			continue;
+		shortest = after - before;
+		*tsc = before + shortest / 2;
+		time = (u64)now.tv_sec * STATE_SECOND + (u64)now.tv_nsec;
+	}
+	return time;
+}
+
 /* The clock shows VALUE at the host's TSC; KVM is told by the host's time, where it can be, so
  * that it does not matter how long that takes. */
 static int
 kvm_state_tell_clock(struct engine *e, u64 value, u64 host)
 {
 	struct kvm_clock_data clock = {.flags = KVM_CLOCK_REALTIME};
-	struct timespec now;
+	u64 now = host;
 	int err;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	clock.realtime = (u64)now.tv_sec * STATE_SECOND + (u64)now.tv_nsec;
-	clock.clock = value + (u64)kvm_state_ns((i64)(__rdtsc() - host), e->host_hz);
+	clock.realtime = kvm_state_host_time(&now);
+	clock.clock = value + (u64)kvm_state_ns((i64)(now - host), e->host_hz);
 	err = kvm_ioctl(e->vm, KVM_SET_CLOCK, &clock);
 	if (err != -EINVAL)
 		return err;
@@ -242,38 +266,42 @@ kvm_state_get_xstate(struct engine_vcpu *v, struct cpu_state *s)
 	return 0;
 }
 
+/* KVM counts on when it does not run the vCPU, but only puts a count's interrupt into the IRR when
+ * it does: so once more, if a count ended between that and the reading. */
 static int
-kvm_state_get_lapic(struct engine_vcpu *v, struct cpu_state *s)
+kvm_state_settle(struct engine_vcpu *v, struct kvm_lapic_state *lapic)
 {
-	struct kvm_lapic_state lapic;
-	int err = kvm_ioctl(v->fd, KVM_GET_LAPIC, &lapic);
+	struct kvm_lapic_state before;
+	int err = kvm_ioctl(v->fd, KVM_GET_LAPIC, &before);
 
-	if (!err && convert_timer_ended(&lapic)) {
-		/* It may have ended just now: its interrupt belongs into the IRR. */
+	for (int i = 0; i < SETTLE_TRIES && !err; i++) {
 		err = kvm_run_settle(v);
 		if (!err)
-			err = kvm_ioctl(v->fd, KVM_GET_LAPIC, &lapic);
+			err = kvm_ioctl(v->fd, KVM_GET_LAPIC, lapic);
+		if (!err && !convert_timer_passed(&before, lapic))
+			break;
+		before = *lapic;
 	}
-	if (!err)
-		convert_from_lapic(&lapic, loop_now(), s);
 	return err;
 }
 
 int
 kvm_state_get(struct engine_vcpu *v, struct cpu_state *s)
 {
+	struct kvm_lapic_state lapic;
 	int err;
 
 	memset(s, 0, sizeof(*s));
-	err = kvm_run_settle(v);
-	if (!err)
-		err = kvm_state_get_registers(v, s);
+	/* First: it may move an interrupt from the IRR into the events that are read next. */
+	err = kvm_state_settle(v, &lapic);
+	if (err)
+		return err;
+	convert_from_lapic(&lapic, loop_now(), s);
+	err = kvm_state_get_registers(v, s);
 	if (!err)
 		err = kvm_state_get_xstate(v, s);
 	if (!err)
 		err = kvm_msr_get(v, s);
-	if (!err)
-		err = kvm_state_get_lapic(v, s);
 	if (!err)
 		err = kvm_state_get_clocks(v, s);
 	return err < 0 ? err : 0;
