@@ -7,7 +7,7 @@
 #include "engine/engine.h"
 
 /* VM is an empty one of DEVICE's. Measures PROBE's speeds; if the guest does not get through,
- * makes it unusable, with cause ("unsound"), evidence and fix. Half a second at most. */
+ * makes it unusable, with cause ("unsound"), evidence and fix. A second and a half at most. */
 void kvm_selftest(int device, int vm, struct engine_probe *probe);
 
 #endif
