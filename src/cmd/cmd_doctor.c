@@ -63,6 +63,16 @@ doctor_warn(struct doctor *d, const char *template)
 		host_text_fill(d->warnings[d->warning_count++], DOCTOR_WARNING, template, &d->host);
 }
 
+/* Guests' memory is shared memory to the host. */
+static bool
+doctor_small_pages(const struct doctor *d)
+{
+	const char *large = d->host.facts.limits.large_pages;
+
+	return d->findings[DOCTOR_KVM].verdict.usable &&
+	       (strcmp(large, "never") == 0 || strcmp(large, "deny") == 0);
+}
+
 static void
 doctor_find_warnings(struct doctor *d)
 {
@@ -85,6 +95,11 @@ doctor_find_warnings(struct doctor *d)
 	    !d->host.facts.place.container)
 		doctor_warn(d, "/lib/modules/{release} is missing: no further module can be loaded "
 			       "until a restart");
+	if (doctor_small_pages(d))
+		doctor_warn(d,
+			    "VMs on kvm get no large pages from this kernel and start slower; as "
+			    "root{on-host}: echo advise >/sys/kernel/mm/"
+			    "transparent_hugepage/shmem_enabled");
 }
 
 static void
@@ -98,6 +113,25 @@ doctor_examine_kvm(struct doctor *d)
 	f->ns = d->host.probe.ns;
 	if (fd >= 0)
 		close(fd);
+}
+
+/* What to do about a guest that did not run for want of something. */
+static const char *
+doctor_biga_fix(int error)
+{
+	switch (error) {
+	case -ENOMEM:
+		return "free some memory, or raise the limits below";
+	case -EMFILE:
+		return "allow more open files: ulimit -n 1024";
+	case -ENFILE:
+		return "as root: raise the sysctl fs.file-max";
+	case -EAGAIN:
+		return "allow more processes and threads: ulimit -u, or the control group's "
+		       "pids.max";
+	default:
+		return "report this as an error of Biga";
+	}
 }
 
 /* Our own one has no causes of the host's to tell apart: its probe says it all. */
@@ -128,9 +162,7 @@ doctor_examine_biga(struct doctor *d)
 	v->summary = "our own hypervisor cannot run here";
 	snprintf(v->evidence, sizeof(v->evidence), "a guest of a few instructions: %s",
 		 strerror(-rc));
-	snprintf(v->fix, sizeof(v->fix), "%s",
-		 rc == -ENOMEM ? "free some memory, or raise the limits below"
-			       : "report this as an error of Biga");
+	snprintf(v->fix, sizeof(v->fix), "%s", doctor_biga_fix(rc));
 }
 
 static int

@@ -108,10 +108,11 @@ doctor_node_json(const struct host_node *n)
 static json_t *
 doctor_limits_json(const struct host_limits *l)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "memory", doctor_number(l->total),
-			 "memory-available", doctor_number(l->available), "memory-group",
-			 doctor_number(l->cgroup), "address-space", doctor_number(l->address_space),
-			 "mappings", doctor_number(l->mappings), "io-uring", l->io_uring == 0,
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "memory",
+			 doctor_number(l->total), "memory-available", doctor_number(l->available),
+			 "memory-group", doctor_number(l->cgroup), "address-space",
+			 doctor_number(l->address_space), "mappings", doctor_number(l->mappings),
+			 "large-pages", doctor_string(l->large_pages), "io-uring", l->io_uring == 0,
 			 "landlock", doctor_number((u64)l->landlock));
 }
 

@@ -187,8 +187,11 @@ doctor_say_memory(char *out, size_t size, const struct host_facts *f)
 		n += snprintf(out + n, size - (size_t)n, "; address space: at most %llu MiB",
 			      (unsigned long long)(l->address_space >> 20));
 	if (l->mappings)
-		snprintf(out + n, size - (size_t)n, "; mappings: %llu",
-			 (unsigned long long)l->mappings);
+		n += snprintf(out + n, size - (size_t)n, "; mappings: %llu",
+			      (unsigned long long)l->mappings);
+	if (l->large_pages[0])
+		snprintf(out + n, size - (size_t)n, "; large pages when shared: %s",
+			 l->large_pages);
 }
 
 static const struct {
@@ -209,6 +212,17 @@ static const struct {
 	{"memory", doctor_say_memory},
 };
 
+static const char *
+doctor_auto(const struct doctor *d)
+{
+	const struct doctor_finding *biga = &d->findings[DOCTOR_BIGA];
+
+	if (d->findings[DOCTOR_KVM].verdict.usable)
+		return "takes kvm";
+	return biga->asked && !biga->verdict.usable ? "takes biga, which cannot be used either"
+						    : "takes biga";
+}
+
 void
 doctor_print_text(const struct doctor *d)
 {
@@ -218,8 +232,7 @@ doctor_print_text(const struct doctor *d)
 		if (d->findings[i].asked)
 			doctor_finding_text(&d->findings[i]);
 	}
-	doctor_line("", "auto",
-		    d->findings[DOCTOR_KVM].verdict.usable ? "takes kvm" : "takes biga");
+	doctor_line("", "auto", doctor_auto(d));
 	printf("\n");
 	for (size_t i = 0; i < ARRAY_LEN(doctor_facts); i++) {
 		text[0] = '\0';

@@ -83,6 +83,22 @@ facts_group_limit(const char *root, const char *folder, const char *group, const
 	}
 }
 
+/* The choice in "none [integrity] confidentiality"; "" if there is none. */
+static void
+facts_read_choice(const char *root, const char *path, char *out, size_t size)
+{
+	char text[96], *start, *end;
+
+	host_file_line(root, path, text, sizeof(text));
+	start = strchr(text, '[');
+	end = start ? strchr(start, ']') : NULL;
+	if (end == NULL)
+		return;
+	*end = '\0';
+	host_text_copy(out, size, start + 1);
+	host_text_clean(out);
+}
+
 void
 host_limits_inspect(struct host_limits *l, const char *root)
 {
@@ -94,25 +110,12 @@ host_limits_inspect(struct host_limits *l, const char *root)
 	l->available = facts_meminfo(text, "MemAvailable:");
 	if (host_file_line(root, "/proc/sys/vm/max_map_count", text, sizeof(text)) > 0)
 		l->mappings = strtoull(text, NULL, 10);
+	facts_read_choice(root, "/sys/kernel/mm/transparent_hugepage/shmem_enabled", l->large_pages,
+			  sizeof(l->large_pages));
 	version1 = host_place_group(root, "memory", group, sizeof(group));
 	l->cgroup = version1 ? facts_group_limit(root, "/sys/fs/cgroup/memory", group,
 						 "memory.limit_in_bytes")
 			     : facts_group_limit(root, "/sys/fs/cgroup", group, "memory.max");
-}
-
-/* "none [integrity] confidentiality" */
-static void
-facts_read_lockdown(struct host_security *s, const char *root)
-{
-	char text[96], *start, *end;
-
-	host_file_line(root, "/sys/kernel/security/lockdown", text, sizeof(text));
-	start = strchr(text, '[');
-	end = start ? strchr(start, ']') : NULL;
-	if (end == NULL)
-		return;
-	*end = '\0';
-	host_text_copy(s->lockdown, sizeof(s->lockdown), start + 1);
 }
 
 /* A variable of the firmware: four bytes of attributes, then its value. */
@@ -171,13 +174,12 @@ facts_read_mok(struct host_security *s, const char *root)
 static void
 facts_read_security(struct host_security *s, const char *root)
 {
-	facts_read_lockdown(s, root);
+	facts_read_choice(root, "/sys/kernel/security/lockdown", s->lockdown, sizeof(s->lockdown));
 	facts_read_secure_boot(s, root);
 	facts_read_mok(s, root);
 	s->sig_enforce = host_file_flag(root, "/sys/module/module/parameters/sig_enforce");
 	host_file_line(root, "/sys/kernel/security/lsm", s->lsm, sizeof(s->lsm));
 	host_file_line(root, "/proc/self/attr/current", s->label, sizeof(s->label));
-	host_text_clean(s->lockdown);
 	host_text_clean(s->lsm);
 	host_text_clean(s->label);
 }

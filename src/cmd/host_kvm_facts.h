@@ -96,6 +96,7 @@ struct host_limits {
 	u64 cgroup;	      /* memory limit of our control groups, 0: none */
 	u64 address_space;    /* RLIMIT_AS, 0: none */
 	u64 mappings;	      /* vm.max_map_count */
+	char large_pages[16]; /* whether shared memory gets some: never, advise ..., "": unknown */
 	int io_uring;	      /* errno that a ring is refused with, 0: allowed */
 	int landlock;	      /* its version, 0: none */
 };

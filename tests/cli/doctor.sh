@@ -53,6 +53,9 @@ assert run["hypervisor"] == found["auto"], run
 if not kvm["usable"]:
     assert kvm["summary"] in run["host"]["hypervisor-why"], run
 END
+(ulimit -n 4; "$BIGA" doctor) >few 2>err
+grep -q '^biga  *cannot be used' few && grep -q '^  fix  *allow more open files' few &&
+	grep -q '^auto  *takes biga, which cannot' few || fail "without descriptors: $(cat few err)"
 awk 'length > 400' text | grep . && fail "a line is too long"
 # A running VM does not move to what the doctor does not call usable.
 guest=$(dirname "$BIGA")/guest/forever.elf

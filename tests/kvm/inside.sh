@@ -18,7 +18,10 @@ probe()
 {
 	"$BUILD/biga" doctor >/tmp/doctor
 	cat /tmp/doctor
-	grep -q '^kvm  *can be used' /tmp/doctor && grep -q '^auto  *takes kvm' /tmp/doctor
+	grep -q '^kvm  *can be used' /tmp/doctor && grep -q '^auto  *takes kvm' /tmp/doctor || return 1
+	pages=/sys/kernel/mm/transparent_hugepage/shmem_enabled
+	echo never >$pages && "$BUILD/biga" doctor | grep -q '^warning .*no large pages' || return 1
+	echo advise >$pages && ! "$BUILD/biga" doctor | grep -q 'no large pages'
 }
 
 # A guest that has halted for ever is noticed, though HLT is KVM's own business.
