@@ -1,6 +1,7 @@
 /*
  * Works until somebody types `q`, and notices whatever a change of the hypervisor
- * beneath could break: sums over all registers, memory, answers of devices, the order
+ * beneath could break: sums over all registers, registers that lie still, memory, strings,
+ * code that changes, single steps, locked words across pages, answers of devices, the order
  * of time on all processors, and every interrupt once and once only (local APIC timers
  * in three modes, PIT by the 8259, HPET level-triggered by the IOAPIC, RTC, IPIs, NMIs).
  * Driven by tests/boot/switch.py; in no list.
@@ -20,6 +21,10 @@ enum {
 	IPI_VECTOR = 0x60,
 	PIC_BASE = 0x20,
 	MEMORY_WORDS = 32768,
+	STRING_PAGES = 8, /* room for one string */
+	STRING_LEN = 5 * 4096 + 77,
+	STEPS = 60, /* traps that STEP_CODE makes */
+	LOCKED_ADDS = 4,
 	PHASE_FIRES = 20,
 	CLOCK_MSR = 0x4b564d01,
 };
@@ -50,7 +55,10 @@ struct worker {
 	volatile u64 ipis, nmis; /* received */
 	u64 ipis_sent, nmis_sent;
 	u64 rounds;
+	volatile u64 steps;
+	u64 locked; /* what it has added to locked_word */
 	u64 *memory;
+	u8 *strings, *code;
 	volatile struct clock_page *clock;
 };
 
@@ -60,32 +68,36 @@ static volatile u64 rtc_ticks;
 static unsigned cpus, hpet_pin;
 static volatile bool stop;
 static u64 tsc_hz, hpet_hz, last_tsc, last_clock;
-static bool has_avx2, has_clock;
+static bool has_avx2, has_clock, has_rdtscp;
+static u8 locked_pages[2 * PAGE] ALIGNED(PAGE);
+#define locked_word ((volatile u64 *)(void *)(locked_pages + PAGE - 3))
 
 /* ---- registers ---- */
 
+/* With the direction flag set, and CF and OF going from each round to the next. */
 static u64
 sum_general(u64 seed)
 {
 	__asm__ volatile(
-		"push %%rbp\n\t"
-		"mov $300, %%ecx\n\t"
+		"push %%rbp; std; xor %%ecx, %%ecx\n\t"
+		"mov $20000, %%ecx\n\t"
 		"mov %%rax, %%rbx; lea 1(%%rax), %%rdx; lea 2(%%rax), %%rsi\n\t"
 		"lea 3(%%rax), %%rdi; lea 4(%%rax), %%r8; lea 5(%%rax), %%r9\n\t"
 		"lea 6(%%rax), %%r10; lea 7(%%rax), %%r11; lea 8(%%rax), %%r12\n\t"
 		"lea 9(%%rax), %%r13; lea 10(%%rax), %%r14; lea 11(%%rax), %%r15\n\t"
 		"lea 12(%%rax), %%rbp\n"
-		"1:\timul $0x1e3779b1, %%rax, %%rax\n\t"
+		"1:\tseto %%r15b; adc $5, %%rbx; imul $0x1e3779b1, %%rax, %%rax\n\t"
 		"add %%rax, %%rbx; adc %%rbx, %%rdx; rol $7, %%rdx\n\t"
 		"xor %%rdx, %%rsi; add %%rsi, %%rdi; bswap %%rdi\n\t"
 		"sbb %%rdi, %%r8; add %%r8, %%r9; adc %%r9, %%r10; ror $11, %%r10\n\t"
 		"lea (%%r10, %%r9, 2), %%r11; xor %%r11, %%r12; add %%r12, %%r13\n\t"
 		"adc %%r13, %%r14; xor %%r14, %%r15; add %%r15, %%rbp\n\t"
-		"adc %%rbp, %%rax; dec %%ecx; jnz 1b\n\t"
+		"adc %%rbp, %%rax; loop 1b\n\t"
 		"xor %%rbx, %%rax; xor %%rdx, %%rax; xor %%rsi, %%rax; xor %%rdi, %%rax\n\t"
 		"xor %%r8, %%rax; xor %%r9, %%rax; xor %%r10, %%rax; xor %%r11, %%rax\n\t"
 		"xor %%r12, %%rax; xor %%r13, %%rax; xor %%r14, %%rax; xor %%r15, %%rax\n\t"
-		"xor %%rbp, %%rax; pop %%rbp"
+		"xor %%rbp, %%rax; pushf; pop %%rdx; cld; and $0x400, %%edx\n\t"
+		"xor %%rdx, %%rax; pop %%rbp"
 		: "+a"(seed)
 		:
 		: "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
@@ -93,7 +105,7 @@ sum_general(u64 seed)
 	return seed;
 }
 
-/* The whole x87 stack, rounding up. */
+/* The whole x87 stack as it turns round, then rounding up. */
 static u64
 sum_x87(u32 seed)
 {
@@ -102,18 +114,18 @@ sum_x87(u32 seed)
 		u64 mantissa;
 		u16 exponent;
 	} PACKED out;
-	u16 control;
+	u16 control, status;
 
-	__asm__ volatile("fninit; fldcw %2\n\t"
-			 "fld1; fldl2t; fldl2e; fldpi; fldlg2; fldln2; fldz; fildl %3\n\t"
-			 "mov $200, %%ecx\n"
-			 "1:\tfmul %%st(4), %%st; fsqrt; fadd %%st(2), %%st; dec %%ecx; jnz 1b\n\t"
-			 "faddp; faddp; faddp; faddp; faddp; faddp; faddp\n\t"
-			 "fnstcw %1; fstpt %0"
-			 : "=m"(out), "=m"(control)
+	__asm__ volatile("fninit; fldcw %3\n\t"
+			 "fld1; fldl2t; fldl2e; fldpi; fldlg2; fldln2; fldpi; fildl %4\n\t"
+			 "mov $20000, %%ecx\n"
+			 "1:\tfxch %%st(3); fincstp; dec %%ecx; jnz 1b\n\t"
+			 "faddp; fmulp; faddp; fmulp; faddp; fmulp; fsqrt; faddp\n\t"
+			 "fnstcw %1; fnstsw %2; fstpt %0"
+			 : "=m"(out), "=m"(control), "=m"(status)
 			 : "m"(round_up), "m"(seed)
 			 : "ecx", "cc");
-	return out.mantissa ^ (u64)out.exponent << 48 ^ control;
+	return out.mantissa ^ (u64)out.exponent << 48 ^ control ^ (u64)status << 16;
 }
 
 static u64
@@ -124,13 +136,13 @@ sum_sse(u64 seed)
 	u32 mxcsr;
 
 	__asm__ volatile(
-		"ldmxcsr %3; movq %2, %%xmm0; pshufd $0x44, %%xmm0, %%xmm0\n\t"
+		"ldmxcsr %3; movq %2, %%xmm0; pshufd $0x1b, %%xmm0, %%xmm0\n\t"
 		"movdqa %%xmm0, %%xmm1; movdqa %%xmm0, %%xmm2; movdqa %%xmm0, %%xmm3\n\t"
 		"movdqa %%xmm0, %%xmm4; movdqa %%xmm0, %%xmm5; movdqa %%xmm0, %%xmm6\n\t"
 		"movdqa %%xmm0, %%xmm7; movdqa %%xmm0, %%xmm8; movdqa %%xmm0, %%xmm9\n\t"
 		"movdqa %%xmm0, %%xmm10; movdqa %%xmm0, %%xmm11; movdqa %%xmm0, %%xmm12\n\t"
 		"movdqa %%xmm0, %%xmm13; movdqa %%xmm0, %%xmm14; cvtdq2ps %%xmm0, %%xmm15\n\t"
-		"mov $200, %%ecx\n"
+		"mov $20000, %%ecx\n"
 		"1:\tpaddq %%xmm0, %%xmm1; pmuludq %%xmm1, %%xmm2; pxor %%xmm2, %%xmm3\n\t"
 		"paddd %%xmm3, %%xmm4; pshufd $0x39, %%xmm4, %%xmm5; psubq %%xmm5, %%xmm6\n\t"
 		"pxor %%xmm6, %%xmm7; paddq %%xmm7, %%xmm8; pmuludq %%xmm8, %%xmm9\n\t"
@@ -145,17 +157,17 @@ sum_sse(u64 seed)
 	return out ^ mxcsr;
 }
 
-/* The upper halves. */
+/* The upper halves. No two lanes are alike, or they would hide each other's loss. */
 static u64
 sum_avx(u64 seed)
 {
 	u64 out;
 
 	__asm__ volatile(
-		"movq %1, %%xmm0; vpbroadcastq %%xmm0, %%ymm0\n\t"
+		"vmovq %1, %%xmm0; vpermq $0xd2, %%ymm0, %%ymm0\n\t"
 		"vpaddq %%ymm0, %%ymm0, %%ymm1; vpaddq %%ymm1, %%ymm0, %%ymm2\n\t"
 		"vpaddq %%ymm2, %%ymm0, %%ymm3; vpaddq %%ymm3, %%ymm0, %%ymm15\n\t"
-		"mov $200, %%ecx\n"
+		"mov $20000, %%ecx\n"
 		"1:\tvpaddq %%ymm1, %%ymm0, %%ymm0; vpermq $0x39, %%ymm0, %%ymm0\n\t"
 		"vpmuludq %%ymm0, %%ymm2, %%ymm4; vpxor %%ymm4, %%ymm3, %%ymm3\n\t"
 		"vpaddd %%ymm3, %%ymm15, %%ymm15; vpxor %%ymm15, %%ymm1, %%ymm1\n\t"
@@ -172,7 +184,7 @@ sum_avx(u64 seed)
 static uptr USER_CODE
 sum_user(uptr seed)
 {
-	for (unsigned i = 0; i < 2000; i++)
+	for (unsigned i = 0; i < 20000; i++)
 		seed = (seed << 7 | seed >> 57) * 0x2545f4914f6cdd1dull + i;
 	return seed;
 }
@@ -217,6 +229,184 @@ check_sums(struct worker *w)
 		cpu_sti();
 	}
 	CHECK_EQ(sum_memory(w), w->rounds);
+}
+
+/* ---- registers that lie still ---- */
+
+static const struct kept_msr {
+	u32 msr;
+	u64 value, step; /* a processor */
+} kept_msrs[] = {
+	{MSR_FS_BASE, 0x00007f0012345000, 0x1000},
+	{MSR_GS_BASE, 0xffff888012345000, 0x1000},
+	{MSR_KERNEL_GS_BASE, 0xffffc90000abc000, 0x1000},
+	{MSR_STAR, 0x0023001000000000, 0},
+	{MSR_LSTAR, 0xffffffff81800000, 0x40},
+	{MSR_CSTAR, 0xffffffff81900000, 0x40},
+	{MSR_SFMASK, 0x47700, 1},
+	{MSR_SYSENTER_CS, 0x10, 0x100},
+	{MSR_SYSENTER_ESP, 0x76543000, 0x1000}, /* AMD's are 32 bits wide */
+	{MSR_SYSENTER_EIP, 0x65432000, 0x1000},
+	{MSR_PAT, 0x0407050600070106, 0},
+	{MSR_TSC_AUX, 0x5a, 1},
+};
+
+static void
+kept_set(unsigned cpu)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(kept_msrs); i++)
+		if (has_rdtscp || kept_msrs[i].msr != MSR_TSC_AUX)
+			cpu_write_msr(kept_msrs[i].msr,
+				      kept_msrs[i].value + cpu * kept_msrs[i].step);
+	cpu_write_dr0(0x1000 + cpu);
+	cpu_write_dr1(0xffff800000002000 + cpu);
+	cpu_write_dr2(0x3000 + cpu);
+	cpu_write_dr3(0x4000 + cpu);
+	cpu_write_cr2(0xffffa00000005000 + cpu);
+	cpu_write_cr8(1);
+}
+
+static void
+check_kept(unsigned cpu)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(kept_msrs); i++)
+		if (has_rdtscp || kept_msrs[i].msr != MSR_TSC_AUX)
+			CHECK_EQ(cpu_read_msr(kept_msrs[i].msr),
+				 kept_msrs[i].value + cpu * kept_msrs[i].step);
+	CHECK_EQ(cpu_read_dr0(), 0x1000 + cpu);
+	CHECK_EQ(cpu_read_dr1(), 0xffff800000002000 + cpu);
+	CHECK_EQ(cpu_read_dr2(), 0x3000 + cpu);
+	CHECK_EQ(cpu_read_dr3(), 0x4000 + cpu);
+	CHECK_EQ(cpu_read_dr7(), 0x400);
+	CHECK_EQ(cpu_read_cr2(), 0xffffa00000005000 + cpu);
+	CHECK_EQ(cpu_read_cr8(), 1);
+}
+
+/* ---- instructions that take long, or change what runs ---- */
+
+/* Each string instruction tells how far from where it should be it ended. */
+
+static u64
+string_fill(u8 *to, u64 word)
+{
+	u64 n = STRING_LEN / 8 + 2;
+	u8 *end = to + n * 8;
+
+	__asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(word) : "memory");
+	return n | (u64)(end - to);
+}
+
+static u64
+string_move(u8 *to, const u8 *from)
+{
+	u64 n = STRING_LEN, gone = (u64)(to - from);
+	u8 *end = to + n;
+
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+	return n | (u64)(end - to) | ((u64)(to - from) ^ gone);
+}
+
+static u64
+string_move_down(u8 *to, const u8 *from)
+{
+	u64 n = STRING_LEN, gone = (u64)(to - from);
+	u8 *end = to - 1;
+
+	to += n - 1;
+	from += n - 1;
+	__asm__ volatile("std; rep movsb; cld" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+	return n | (u64)(end - to) | ((u64)(to - from) ^ gone);
+}
+
+static u64
+string_compare(const u8 *a, const u8 *b)
+{
+	u64 n = STRING_LEN, gone = (u64)(a - b);
+	bool equal;
+
+	__asm__ volatile("repe cmpsb" : "+D"(a), "+S"(b), "+c"(n), "=@cce"(equal) : : "memory");
+	return n | !equal | ((u64)(a - b) ^ gone);
+}
+
+static u64
+string_search(const u8 *in, u8 absent)
+{
+	u64 n = STRING_LEN;
+	const u8 *end = in + n;
+	bool found;
+
+	__asm__ volatile("repne scasb"
+			 : "+D"(in), "+c"(n), "=@cce"(found)
+			 : "a"(absent)
+			 : "memory");
+	return n | found | (u64)(end - in);
+}
+
+static void
+check_strings(const struct worker *w)
+{
+	u8 *a = w->strings, *b = a + STRING_PAGES * PAGE, *c = b + STRING_PAGES * PAGE;
+
+	CHECK_EQ(string_fill(a, w->rounds * 0x0101010101010102), 0);
+	for (unsigned i = 0; i < STRING_LEN; i += 500)
+		a[i] = (u8)(w->rounds + i / 500);
+	for (unsigned i = 0; i < STRING_LEN + 3; i++)
+		if (a[i] == 0xee)
+			a[i] = 0;
+	CHECK_EQ(string_move(b + 5, a + 3), 0);
+	CHECK_EQ(string_move_down(c + 9, b + 5), 0);
+	CHECK_EQ(string_compare(c + 9, a + 3), 0);
+	CHECK_EQ(string_search(c + 9, 0xee), 0);
+}
+
+static void
+step_came(struct trap_frame *f)
+{
+	(void)f;
+	workers[trap_cpu()].steps++;
+	cpu_write_dr6(0xffff0ff0);
+}
+
+/* Every instruction between the two POPFs, and the second one, traps once. */
+static void
+check_steps(const struct worker *w)
+{
+	u64 before = w->steps, sum = 0, want = 0;
+
+	__asm__ volatile("pushf; orl $0x100, (%%rsp); popf\n\t"
+			 ".rept 19\n\tlea 1(%0, %0, 2), %0; add $7, %0; rol $3, %0\n\t.endr\n\t"
+			 "pushf; andl $0xfffffeff, (%%rsp); popf"
+			 : "+r"(sum)
+			 :
+			 : "memory", "cc");
+	for (unsigned i = 0; i < 19; i++) {
+		want = want * 3 + 8;
+		want = want << 3 | want >> 61;
+	}
+	CHECK_EQ(sum, want);
+	CHECK_EQ(w->steps - before, STEPS);
+}
+
+/* mov $ROUNDS, %eax; ret: not what stood there before. */
+static void
+check_code(const struct worker *w)
+{
+	u32 value = (u32)w->rounds;
+
+	w->code[0] = 0xb8;
+	memcpy(w->code + 1, &value, 4);
+	w->code[5] = 0xc3;
+	BARRIER();
+	for (unsigned i = 0; i < 20; i++)
+		CHECK_EQ(((u32(*)(void))(uptr)w->code)(), value);
+}
+
+static void
+locked_add(struct worker *w)
+{
+	for (unsigned i = 0; i < LOCKED_ADDS; i++)
+		__asm__ volatile("lock addq %1, %0" : "+m"(*locked_word) : "r"(0x100000001) : "cc");
+	w->locked += LOCKED_ADDS * 0x100000001;
 }
 
 /* ---- devices that answer ---- */
@@ -521,6 +711,7 @@ work_set_up(unsigned cpu)
 		cpu_write_msr(CLOCK_MSR, (uptr)w->clock | 1);
 	apic_write(APIC_TIMER_DIVIDE, 0xb);
 	apic_write(APIC_LVT_TIMER, TIMER_VECTOR);
+	kept_set(cpu);
 	cpu_sti();
 }
 
@@ -533,6 +724,11 @@ work(uptr cpu)
 	do {
 		w->rounds++;
 		check_sums(w);
+		check_kept((unsigned)cpu);
+		check_strings(w);
+		check_steps(w);
+		check_code(w);
+		locked_add(w);
 		check_devices();
 		check_time(w);
 		timer_next(w);
@@ -560,8 +756,11 @@ switch_prepare(void)
 	hpet_hz = 1000000000000000ull / (*(volatile u64 *)HPET >> 32);
 	has_avx2 = cpu_cpuid(7, 0).b >> 5 & 1;
 	has_clock = cpu_cpuid(0x40000001, 0).a >> 3 & 1;
+	has_rdtscp = cpu_cpuid(0x80000001, 0).d >> 27 & 1;
 	for (unsigned i = 0; i < cpus; i++) {
 		workers[i].memory = page_alloc(MEMORY_WORDS * 8 / PAGE);
+		workers[i].strings = page_alloc(3 * STRING_PAGES);
+		workers[i].code = page_alloc(1);
 		workers[i].clock = has_clock ? page_alloc(1) : NULL;
 	}
 	trap_set_handler(TIMER_VECTOR, timer_fired);
@@ -569,6 +768,7 @@ switch_prepare(void)
 	trap_set_handler(RTC_VECTOR, rtc_fired);
 	trap_set_handler(IPI_VECTOR, ipi_came);
 	trap_set_handler(VEC_NMI, nmi_came);
+	trap_set_handler(VEC_DB, step_came);
 	trap_set_handler(PIC_BASE, pit_fired);
 	pic_init(PIC_BASE, 0xfffe);
 	apic_write(APIC_LVT_LINT0, APIC_EXTINT);
@@ -587,17 +787,19 @@ static void
 switch_judge(u64 tsc, u64 hpet_ticks, u64 clock)
 {
 	u64 us = hpet_ticks * 1000 / (hpet_hz / 1000);
-	u64 tsc_us = tsc * 1000 / (tsc_hz / 1000);
+	u64 tsc_us = tsc * 1000 / (tsc_hz / 1000), locked = 0;
 
 	for (unsigned i = 0; i < cpus; i++) {
 		print("cpu %u: %u rounds, %u IPIs, %u NMIs\n", i, (unsigned)workers[i].rounds,
 		      (unsigned)workers[i].ipis, (unsigned)workers[i].nmis);
 		check_shot(&workers[i].timer, "  timer");
+		locked += workers[i].locked;
 		CHECK_EQ(workers[i].early, 0);
 		CHECK(cpus == 1 || workers[i].ipis > 0);
 		CHECK_EQ(workers[(i + 1) % cpus].ipis, workers[i].ipis_sent);
 		CHECK_EQ(workers[(i + 1) % cpus].nmis, workers[i].nmis_sent);
 	}
+	CHECK_EQ(*locked_word, locked);
 	check_shot(&pit, "PIT");
 	check_shot(&hpet, "HPET");
 	print("RTC: %u; %u us by HPET, %u by TSC, %u by kvmclock\n", (unsigned)rtc_ticks,
