@@ -67,6 +67,7 @@ static struct shot pit, hpet;
 static volatile u64 rtc_ticks;
 static unsigned cpus, hpet_pin;
 static volatile bool stop;
+static unsigned finished; /* processors that send nothing more */
 static u64 tsc_hz, hpet_hz, last_tsc, last_clock;
 static bool has_avx2, has_clock, has_rdtscp;
 static u8 locked_pages[2 * PAGE] ALIGNED(PAGE);
@@ -741,7 +742,10 @@ work(uptr cpu)
 		if (w->rounds % 16 == cpu && w->timer.armed) /* it wakes us, or another one does */
 			__asm__ volatile("hlt");
 	} while (!stop);
-	/* What is armed still comes. */
+	/* What the others send until they know, and what is armed, still comes. */
+	__atomic_fetch_add(&finished, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&finished, __ATOMIC_SEQ_CST) < cpus)
+		cpu_pause();
 	for (u64 since = cpu_rdtsc(); cpu_rdtsc() - since < tsc_hz / 5;)
 		cpu_pause();
 	cpu_cli();
