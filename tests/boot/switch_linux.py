@@ -85,8 +85,9 @@ def number(guest, path):
 
 
 def behind(guest):
-    """Seconds that the guest's clock is behind the host's. What the answer takes only adds."""
-    return min(time.time() - float(guest.run("date +%s.%N")[1]) for _ in range(8))
+    """Seconds that the guest's clock is behind the host's, which is read first: the slower the
+    answer, the less."""
+    return max(time.time() - float(guest.run("date +%s.%N")[1]) for _ in range(8))
 
 
 def load(guest):
