@@ -152,17 +152,30 @@ front_ended(struct front *f, const json_t *message)
 		f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;
 }
 
+/* ALL: even if one cannot be, for a state is refused for any disk that lacks its mark; else the VM
+ * does not run then, and what is left of the marks is good. 0, or the first -errno and WHY. */
+static int
+front_clear_marks(const struct vm_config *c, bool all, char why[VM_WHY])
+{
+	char other[VM_WHY];
+	int rc = 0, err;
+
+	for (unsigned i = 0; i < c->disk_count && (all || !rc); i++) {
+		if (c->disks[i].readonly)
+			continue;
+		err = disk_mark_clear(c->disks[i].path, rc ? other : why, VM_WHY);
+		rc = rc ? rc : err;
+	}
+	return rc;
+}
+
 /* The VM is about to run with its disks: no state that was saved before is good any more. */
 static void
 front_go(struct front *f, bool first)
 {
-	const struct vm_config *c = &f->options->config;
 	char why[VM_WHY];
-	int rc = 0;
+	int rc = front_clear_marks(&f->options->config, !first, why);
 
-	for (unsigned i = 0; i < c->disk_count && !rc; i++)
-		if (!c->disks[i].readonly)
-			rc = disk_mark_clear(c->disks[i].path, why, sizeof(why));
 	if (rc && first) {
 		terminal_restore(&f->terminal);
 		log_error("%s", why);

@@ -118,6 +118,31 @@ kill "$vm"
 wait "$vm"
 refused 2 'moved on' "$BIGA" run --state "$TMP/third" --quiet
 
+# Whoever asked is gone after the save: all marks go, even if one disk cannot be found any more.
+truncate -s 1M "$TMP/lost"
+start five --kernel "$guest" --disk "$TMP/lost" --disk "$disk" --memory 64M --net none
+mv "$TMP/lost" "$TMP/found"
+python3 -c '
+import json, os, socket, sys
+folder, disk = sys.argv[1:]
+try:
+	os.setxattr(disk, "user.biga.generation", b"0" * 32)
+except OSError:
+	open(disk + ".biga", "w").write("%s %d" % ("0" * 32, os.stat(disk).st_ino))
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(folder + "/biga/five.sock")
+lines = peer.makefile("r")
+peer.sendall(b"{\"hello\":\"biga\",\"version\":1}\n")
+fd = os.open(folder + "/fifth", os.O_RDWR | os.O_CREAT)
+socket.send_fds(peer, [b"{\"do\":\"suspend\",\"id\":1}\n"], [fd])
+while json.loads(lines.readline()).get("id") != 1:
+	pass' "$TMP" "$disk"
+dots "$TMP/five.out"
+[ "$(mark)" = none ] || fail "a mark is left because another disk is gone"
+grep -q 'do not go on from a state saved just now' "$TMP/five.err" || fail "said: $(cat "$TMP/five.err")"
+kill "$vm"
+wait "$vm"
+
 # fake LAST: a VM that is suspended well, and answers LAST to the last word, or ends if that is empty.
 fake()
 {
