@@ -20,7 +20,7 @@ PYTHON = "/usr/bin/python3"
 QEMU = "/usr/bin/qemu-system-x86_64"
 FIRMWARE = ["/usr/share/qemu/kvmvapic.bin", "/usr/share/qemu/linuxboot_dma.bin",
             "/usr/share/qemu/pvh.bin", "/usr/share/seabios/bios-256k.bin",
-            "/usr/share/qemu/bios-microvm.bin"]
+            "/usr/share/qemu/bios-microvm.bin", "/usr/share/qemu/qboot.rom"]
 MODULES = ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
            "virtio_pci", "virtio_blk", "failover", "net_failover", "virtio_net"]
 KERNELS = "/lab/bench"

@@ -69,6 +69,49 @@ def details(seconds):
     return lines
 
 
+def switches(moves, title):
+    lines = [f"| {title} | to | switches | pause median ms | worst | prepare median ms | worst |",
+             "|---|---|--:|--:|--:|--:|--:|"]
+    for name, hypervisors in moves.items():
+        if "failed" in hypervisors:
+            why = hypervisors["failed"].strip().splitlines()[-1]
+            lines.append(f"| {name} | not possible: {why} | | | | | |")
+            continue
+        for to, f in hypervisors.items():
+            lines.append(f"| {name} | {to} | {f['count']} | " + " | ".join(
+                number(f[what][which], 3) for what in ("pause", "prepare")
+                for which in ("median", "worst")) + " |")
+    return lines + [""]
+
+
+def lab_boots(boots):
+    lines = ["| on kvm, in the lab: from exec to the first process | best s | median s |",
+             "|---|--:|--:|"]
+    lines += [f"| {n} | {t['best']:.2f} | {t['median']:.2f} |" for n, t in boots.items()]
+    return lines + [""]
+
+
+def lab_exits(ours, theirs):
+    lines = ["| on kvm, in the lab: exits for each | biga | QEMU | without the clock's: biga "
+             "| QEMU |", "|---|--:|--:|--:|--:|"]
+    for name in ours or theirs:
+        cells = [number(side.get(name, {}).get(kind)) for kind in ("all", "own")
+                 for side in (ours, theirs)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines + [""]
+
+
+def kvm(lab):
+    lines = []
+    if lab.get("boot"):
+        lines += lab_boots(lab["boot"])
+    if "exits biga" in lab or "exits qemu" in lab:
+        lines += lab_exits(lab.get("exits biga", {}), lab.get("exits qemu", {}))
+    if lab.get("switch"):
+        lines += switches({"biga and kvm": lab["switch"]}, "live switch, 1 GiB, in the lab")
+    return lines
+
+
 def markdown(data):
     host, seconds = data["host"], data["seconds"]
     lines = ["# Benchmark", "",
@@ -81,6 +124,9 @@ def markdown(data):
         lines += ["| from exec to the guest's first process | best s | median s |", "|---|--:|--:|"]
         lines += [f"| {n} | {t['best']:.3f} | {t['median']:.3f} |" for n, t in data["boot"].items()]
         lines.append("")
+    if data.get("switch"):
+        lines += switches(data["switch"], "live switch, 1 GiB, one CPU")
+    lines += kvm(data.get("kvm", {}))
     if data["wrong"]:
         lines += ["**Wrong output:** " + ", ".join(data["wrong"]), ""]
     for engine, failed in data["failed"].items():

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Measures Biga against the bare machine and QEMU TCG: the same programs, one run.
+"""Measures Biga against the bare machine and QEMU TCG: the same programs, one run. And a live
+switch's pause, and Biga on kvm against QEMU on kvm, in the lab of tools/kvm-lab.
 
     bench/run.py [--biga FILE] [--engines native,biga,qemu] [--groups tools,boot,...]
                  [--repeat N] [--only GLOB] [--publish]
+    bench/run.py --groups switch,kvm
 
 The programs run in a chroot of the Debian 12 image: on the bare machine, and in
 guests whose disk that image is, on one CPU each. A guest's times are by its own
@@ -27,7 +29,9 @@ ROOT = os.path.dirname(HERE)
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests/lib")]
 import guest as guest_lib
 import jobs as job_lib
+import lab
 import report
+import switch
 from guest import Guest, GuestError, image, pack_initrd
 
 BUILD = os.path.join(ROOT, "build/bench")
@@ -211,6 +215,27 @@ def boot_times(engines, repeat):
     return results
 
 
+def switch_pauses(options):
+    """By name of the move: {hypervisor moved to: its figures}, or why it could not be."""
+    build = os.path.dirname(os.path.abspath(options.biga))
+    subprocess.run(["make", "-s", f"MODE={os.path.basename(build)}", "guests"], cwd=ROOT, check=True)
+    moves = [("biga to biga", ["--guest", "switch"])]
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        moves += [("biga and kvm", ["--guest", "switch", "--kvm"]),
+                  ("biga and kvm, plain guest", ["--guest", "forever", "--kvm"])]
+    results = {}
+    for name, words in moves:
+        try:
+            results[name] = switch.run("--biga", options.biga, "--build", build, "--count",
+                                       str(options.switches), *words)
+        except switch.SwitchError as e:
+            results[name] = {"failed": str(e)}
+        say(f"switch  {name}: {results[name]}")
+        if name == "biga and kvm" and "failed" not in results[name]:
+            break  # a guest that checks everything says more than a plain one
+    return results
+
+
 def host_facts(biga):
     def first_line(*command):
         try:
@@ -239,6 +264,16 @@ def collect(options):
     return runs, boots
 
 
+def further(options):
+    """What is measured without the jobs: figures by group."""
+    results = {}
+    if "switch" in options.groups:
+        results["switch"] = switch_pauses(options)
+    if "kvm" in options.groups:
+        results["kvm"] = lab.measure(options.lab_repeat, say)
+    return results
+
+
 def wrong_outputs(runs):
     """Jobs whose output was not what the bare machine's was."""
     wrong = []
@@ -255,11 +290,14 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--biga", default=os.path.join(ROOT, "build/release/biga"))
     parser.add_argument("--engines", default="native,biga,qemu", type=lambda s: s.split(","))
-    parser.add_argument("--groups", default="tools,crypto,integer,floating,system,memory,boot",
+    parser.add_argument("--groups", default="tools,crypto,integer,floating,system,memory,boot,"
+                        "switch,kvm",
                         type=lambda s: s.split(","))
     parser.add_argument("--only", default="*", help="names of jobs, a glob")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--boots", type=int, default=5)
+    parser.add_argument("--switches", type=int, default=100)
+    parser.add_argument("--lab-repeat", type=int, default=5)
     parser.add_argument("--limit", type=int, default=3600, help="seconds for one guest's run")
     parser.add_argument("--publish", action="store_true", help="copy the results to docs/bench/")
     options = parser.parse_args()
@@ -268,6 +306,7 @@ def main():
         sys.exit(f"bench: {options.biga} is not built: run make first")
     os.makedirs(BUILD, exist_ok=True)
 
+    others = further(options)
     runs, boots = collect(options)
     wrong = wrong_outputs(runs)
     data = {
@@ -278,7 +317,12 @@ def main():
         "failed": {e: r.failed for e, r in runs.items() if r.failed},
         "wrong": wrong,
         "boot": boots,
+        **others,
     }
+    if others.get("kvm", {}).get("failed"):
+        data["failed"]["the lab"] = others["kvm"]["failed"]
+    if "failed" in others.get("switch", {}).get("biga to biga", {}):
+        data["failed"]["biga"] = data["failed"].get("biga", []) + ["switch"]
     with open(f"{BUILD}/results.json", "w", encoding="utf-8") as f:
         json.dump(data, f, indent=1, sort_keys=True)
         f.write("\n")

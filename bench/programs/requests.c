@@ -5,7 +5,7 @@
  *
  *   disk     reads 4 KiB of /dev/vda past the page cache
  *   net      sends an ICMP echo request to the gateway, 10.0.2.2, and receives the answer
- *   nothing  does nothing: what the lines themselves cost
+ *   spin     computes for COUNT milliseconds: what the clock costs
  *   end      powers off
  */
 #define _GNU_SOURCE
@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BLOCK = 4096, DEPTH_MAX = 64, DISK_BLOCKS = 4096 };
@@ -95,10 +96,11 @@ disk(unsigned count, unsigned depth)
 	for (unsigned done = 0; done < count; done += depth) {
 		for (unsigned i = 0; i < depth; i++) {
 			next = (next + 1021) % DISK_BLOCKS;
-			requests[i] = (struct iocb){
-				.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (unsigned)fd,
-				.aio_buf = (unsigned long)buffers[i], .aio_nbytes = BLOCK,
-				.aio_offset = (long long)next * BLOCK};
+			requests[i] = (struct iocb){.aio_lio_opcode = IOCB_CMD_PREAD,
+						    .aio_fildes = (unsigned)fd,
+						    .aio_buf = (unsigned long)buffers[i],
+						    .aio_nbytes = BLOCK,
+						    .aio_offset = (long long)next * BLOCK};
 			list[i] = &requests[i];
 		}
 		if (syscall(SYS_io_submit, context, (long)depth, list) != depth ||
@@ -161,6 +163,18 @@ net(unsigned count, unsigned depth)
 	close(fd);
 }
 
+static void
+spin(unsigned milliseconds)
+{
+	struct timespec start, now;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	do
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 <
+	       (long)milliseconds);
+}
+
 int
 main(void)
 {
@@ -187,6 +201,8 @@ main(void)
 			disk(count, depth);
 		else if (strcmp(what, "net") == 0)
 			net(count, depth);
+		else if (strcmp(what, "spin") == 0)
+			spin(count);
 		printf("DONE\n");
 		fflush(stdout);
 	}
