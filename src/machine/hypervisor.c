@@ -31,8 +31,11 @@ struct hypervisor_binding {
 struct hypervisor {
 	struct hypervisor_config config;
 	pthread_rwlock_t seat;
-	struct hypervisor_engine now;			      /* [seat] */
-	struct hypervisor_engine other;			      /* the machine's thread's */
+	struct hypervisor_engine now;	  /* [seat] */
+	struct hypervisor_engine other;	  /* the machine's thread's */
+	struct hypervisor_engine leaving; /* LEAVER's, while IS_LEAVING */
+	pthread_t leaver;
+	bool is_leaving;				      /* the machine's thread's */
 	bool extint;					      /* [seat] */
 	struct ioapic_route routes[HYPERVISOR_ROUTES];	      /* [m] */
 	unsigned route_count;				      /* [m] */
@@ -50,6 +53,23 @@ hypervisor_destroy_engine(struct hypervisor_engine *e)
 	if (e->engine)
 		e->ops->destroy(e->engine);
 	*e = (struct hypervisor_engine){0};
+}
+
+/* An engine takes its time to go; devices and their timers need not wait for it. */
+static void *
+hypervisor_leaver(void *leaving)
+{
+	pthread_setname_np(pthread_self(), "leaver");
+	hypervisor_destroy_engine(leaving);
+	return NULL;
+}
+
+static void
+hypervisor_wait_leaver(struct hypervisor *h)
+{
+	if (h->is_leaving)
+		pthread_join(h->leaver, NULL);
+	h->is_leaving = false;
 }
 
 static int
@@ -135,6 +155,7 @@ hypervisor_destroy(struct hypervisor *h)
 {
 	if (!h)
 		return;
+	hypervisor_wait_leaver(h);
 	hypervisor_destroy_engine(&h->other);
 	hypervisor_destroy_engine(&h->now);
 	pthread_rwlock_destroy(&h->seat);
@@ -238,6 +259,7 @@ hypervisor_unbind_notify(struct hypervisor *h, u64 gpa, unsigned size, int event
 int
 hypervisor_prepare(struct hypervisor *h, const struct engine_ops *ops, int device, bool unchecked)
 {
+	hypervisor_wait_leaver(h); /* there are never more than two */
 	return hypervisor_create_engine(&h->other, ops, device, unchecked, &h->config);
 }
 
@@ -307,5 +329,10 @@ hypervisor_take_over(struct hypervisor *h)
 void
 hypervisor_dismiss(struct hypervisor *h)
 {
-	hypervisor_destroy_engine(&h->other);
+	hypervisor_wait_leaver(h);
+	h->leaving = h->other;
+	h->other = (struct hypervisor_engine){0};
+	h->is_leaving = pthread_create(&h->leaver, NULL, hypervisor_leaver, &h->leaving) == 0;
+	if (!h->is_leaving)
+		hypervisor_destroy_engine(&h->leaving);
 }

@@ -6,7 +6,7 @@
  *	(all vCPUs are parked)
  *	hypervisor_take_over	registers, bindings and lines cross; or nothing did
  *	(vCPUs go on, on the new one or on the old)
- *	hypervisor_dismiss	the one that is not used goes
+ *	hypervisor_dismiss	the one that is not used goes, on a thread of its own
  *
  * Threads: messages and lines from any; bindings with the machine's lock; prepare
  * and dismiss on the machine's thread without the lock, take_over with it. The
