@@ -14,6 +14,8 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 #include <uv.h>
 
 /* Callbacks made for one wake: a timer that rearms itself in the past cannot hold the loop. */
@@ -50,10 +52,7 @@ struct loop_timer {
 u64
 loop_now(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000u + (u64)ts.tv_nsec;
+	return clock_now_ns();
 }
 
 static void

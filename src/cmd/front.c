@@ -17,9 +17,9 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cmd/commands.h"
 #include "cmd/disk_mark.h"
@@ -63,15 +63,6 @@ struct front {
 	i64 deadline_ms; /* of the VM's end or of the last output, 0: none */
 };
 
-static i64
-front_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (i64)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* The first reason counts; later ones are its consequences. */
 static void
 front_decide(struct front *f, int status)
@@ -96,7 +87,7 @@ front_quit(struct front *f, int status)
 	front_decide(f, status);
 	front_request(f, "quit");
 	f->quitting = true;
-	f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;
+	f->deadline_ms = clock_now_ms() + FRONT_QUIT_MS;
 }
 
 /* A text of several lines: each is a message of its own. */
@@ -149,7 +140,7 @@ front_ended(struct front *f, const json_t *message)
 		log_info("the VM was suspended; `biga run --state` goes on from there");
 	front_decide(f, status);
 	if (f->deadline_ms == 0)
-		f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;
+		f->deadline_ms = clock_now_ms() + FRONT_QUIT_MS;
 }
 
 /* ALL: even if one cannot be, for a state is refused for any disk that lacks its mark; else the VM
@@ -309,7 +300,7 @@ front_control(struct front *f)
 	f->control = NULL;
 	/* Whatever it is doing, nobody can ask it to end any more. */
 	if (f->deadline_ms == 0)
-		f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;
+		f->deadline_ms = clock_now_ms() + FRONT_QUIT_MS;
 }
 
 /* The VM process ended without a word. */
@@ -375,7 +366,7 @@ front_reap(struct front *f)
 				front_control(f);
 			if (!f->decided)
 				front_vm_lost(f);
-			f->deadline_ms = front_now_ms() + FRONT_DRAIN_MS;
+			f->deadline_ms = clock_now_ms() + FRONT_DRAIN_MS;
 		}
 	}
 }
@@ -433,12 +424,12 @@ front_keys(struct front *f, unsigned keys)
 static bool
 front_done(struct front *f)
 {
-	if (f->deadline_ms && front_now_ms() >= f->deadline_ms) {
+	if (f->deadline_ms && clock_now_ms() >= f->deadline_ms) {
 		if (f->vm == 0)
 			return true;
 		/* It was asked, and did not. */
 		kill(f->vm, SIGKILL);
-		f->deadline_ms = front_now_ms() + FRONT_QUIT_MS;
+		f->deadline_ms = clock_now_ms() + FRONT_QUIT_MS;
 	}
 	return f->vm == 0 && relay_done(&f->relay);
 }
@@ -453,7 +444,7 @@ front_timeout(const struct front *f)
 		deadline = watch;
 	if (!deadline)
 		return -1;
-	left = deadline - front_now_ms();
+	left = deadline - clock_now_ms();
 	return left > 0 ? (int)left : 0;
 }
 
@@ -481,7 +472,7 @@ front_loop(struct front *f)
 			channel_flush(f->control);
 		if (f->control && polls[FRONT_POLL_CONTROL].revents)
 			front_control(f);
-		front_watch_serve(&f->watch, front_now_ms(), polls[FRONT_POLL_WATCH].revents != 0);
+		front_watch_serve(&f->watch, clock_now_ms(), polls[FRONT_POLL_WATCH].revents != 0);
 	}
 }
 

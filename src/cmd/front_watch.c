@@ -9,23 +9,15 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 enum {
 	WATCH_SETTLE_MS = 300, /* a node appears first and gets its permissions then */
 	WATCH_PAUSE_MS = 30000,
 	WATCH_PAUSE_MAX_MS = 600000,
 };
-
-static i64
-watch_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (i64)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void
 front_watch_start(struct front_watch *w, const char *folder, bool (*check)(void))
@@ -38,7 +30,7 @@ front_watch_start(struct front_watch *w, const char *folder, bool (*check)(void)
 		close(w->events);
 		w->events = -1; /* the slow look remains */
 	}
-	w->next_ms = watch_now_ms() + w->pause_ms;
+	w->next_ms = clock_now_ms() + w->pause_ms;
 }
 
 void

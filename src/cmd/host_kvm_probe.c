@@ -17,16 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 enum { PROBE_REAP_TRIES = 1000, PROBE_REAP_NS = 100000, PROBE_FIRST_FD = 3 };
-
-static u64
-probe_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (u64)now.tv_sec * 1000000000 + (u64)now.tv_nsec;
-}
 
 /* Only the report and the device stay open: a lock on a disk, say, must not live on in a child
  * that hangs. Returns the device's new descriptor; the report is PROBE_FIRST_FD. */
@@ -122,7 +115,7 @@ probe_wait(int pipe, struct host_probe *p, u64 deadline)
 	u64 now;
 	int n;
 
-	while ((now = probe_now_ns()) < deadline) {
+	while ((now = clock_now_ns()) < deadline) {
 		n = poll(&poll_pipe, 1, (int)((deadline - now) / 1000000) + 1);
 		if (n < 0 && errno != EINTR)
 			return false;
@@ -144,7 +137,7 @@ probe_parent(struct host_probe *p, int pipe, pid_t child, u64 start, unsigned ti
 	bool answered = probe_wait(pipe, p, start + (u64)timeout_ms * 1000000);
 	int status;
 
-	p->ns = probe_now_ns() - start;
+	p->ns = clock_now_ns() - start;
 	kill(child, SIGKILL);
 	status = probe_reap(child);
 	if (!answered)
@@ -164,7 +157,7 @@ probe_parent(struct host_probe *p, int pipe, pid_t child, u64 start, unsigned ti
 void
 host_probe_run(struct host_probe *p, const struct engine_ops *ops, int device, unsigned timeout_ms)
 {
-	u64 start = probe_now_ns(); /* the child may run, and end, before we go on */
+	u64 start = clock_now_ns(); /* the child may run, and end, before we go on */
 	pid_t parent = getpid(), child;
 	int ends[2];
 

@@ -18,9 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "net/frame.h"
 #include "net/frame_queue.h"
@@ -54,11 +54,8 @@ struct user_net {
 static i64
 user_clock_ns(void *opaque)
 {
-	struct timespec now;
-
 	(void)opaque;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (i64)now.tv_sec * 1000000000 + now.tv_nsec;
+	return (i64)clock_now_ns();
 }
 
 static ssize_t

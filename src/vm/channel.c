@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fdpass.h"
 #include "vm/protocol.h"
 
@@ -259,25 +259,16 @@ channel_receive(struct channel *channel, json_t **message)
 	return channel->closed ? -EPIPE : 0;
 }
 
-static i64
-channel_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (i64)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 int
 channel_wait(struct channel *channel, json_t **message, int timeout_ms)
 {
-	i64 end = channel_now_ms() + timeout_ms;
+	i64 end = clock_now_ms() + timeout_ms;
 	i64 left = timeout_ms;
 	int rc;
 
 	while ((rc = channel_receive(channel, message)) == 0) {
 		if (timeout_ms >= 0) {
-			left = end - channel_now_ms();
+			left = end - clock_now_ms();
 			if (left <= 0)
 				return -ETIMEDOUT;
 		}

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "vm/channel.h"
 #include "vm/protocol.h"
 
@@ -19,15 +19,6 @@ struct client {
 	struct channel *channel;
 	json_int_t last_id;
 };
-
-static i64
-client_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (i64)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static int
 client_lost(int error, char *why, size_t why_size)
@@ -106,13 +97,13 @@ client_destroy(struct client *client)
 static int
 client_answer(struct client *client, json_int_t id, json_t **reply, int timeout_ms)
 {
-	i64 end = client_now_ms() + timeout_ms;
+	i64 end = clock_now_ms() + timeout_ms;
 	const json_t *got;
 	i64 left;
 	int rc;
 
 	for (;;) {
-		left = end - client_now_ms();
+		left = end - clock_now_ms();
 		rc = channel_wait(client->channel, reply, left > 0 ? (int)left : 0);
 		if (rc < 0)
 			return rc;
