@@ -63,8 +63,6 @@ static const struct state_field saved_msr_fields[] = {
 	STATE_NUMBER(struct cpu_msrs, kvm_wall_clock),
 	STATE_NUMBER(struct cpu_msrs, spec_ctrl),
 	STATE_NUMBER(struct cpu_msrs, tsc_adjust),
-	{STATE_ROW(struct cpu_msrs, kvm_pv_eoi, STATE_NUMBER_KIND, 8), .max = UINT64_MAX,
-	 .since = 2},
 	STATE_END,
 };
 
@@ -96,7 +94,7 @@ static const struct state_field saved_state_fields[] = {
 	STATE_END,
 };
 
-static const struct state_type saved_state_type = {"cpu", 2, saved_state_fields, NULL, NULL};
+static const struct state_type saved_state_type = {"cpu", 1, saved_state_fields, NULL, NULL};
 
 void
 cpu_saved_state(struct cpu_state *state, u32 index, struct state_list *list)

@@ -175,7 +175,6 @@ struct cpu_msrs {
 	u64 kvm_system_time, kvm_wall_clock;
 	u64 spec_ctrl;
 	u64 tsc_adjust;
-	u64 kvm_pv_eoi; /* the guest's word about ends of interrupts */
 };
 
 enum { CPU_XSAVE_SIZE = 4096 };

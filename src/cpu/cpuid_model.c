@@ -149,7 +149,6 @@ enum {
 	HYPERVISOR_LAST = 0x40000010,
 	KVM_NOP_IO_DELAY = BIT(1),
 	KVM_CLOCKSOURCE2 = BIT(3),
-	KVM_PV_EOI = BIT(6),
 	KVM_CLOCKSOURCE_STABLE = BIT(24),
 	AMD_SAME_AS_LEAF_1 = 0x0183f3ff,
 	CMP_LEGACY = BIT(1),
@@ -434,8 +433,7 @@ model_add_basic(struct cpuid_builder *b)
 static void
 model_add_hypervisor(struct cpuid_builder *b)
 {
-	u32 features_eax =
-		KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 | KVM_PV_EOI | KVM_CLOCKSOURCE_STABLE;
+	u32 features_eax = KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 | KVM_CLOCKSOURCE_STABLE;
 
 	model_add_plain(b, 0x40000000, HYPERVISOR_LAST, 0x4b4d564b, 0x564b4d56, 0x4d);
 	model_add_plain(b, 0x40000001, features_eax, 0, 0, 0);

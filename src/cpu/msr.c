@@ -31,7 +31,6 @@ enum msr_condition {
 	MSR_IF_IBPB,
 	MSR_IF_L1D_FLUSH,
 	MSR_IF_ARCH_CAPABILITIES,
-	MSR_IF_PV_EOI,
 };
 
 struct msr_row {
@@ -112,10 +111,6 @@ static const struct msr_row msr_rows[] = {
 	ENGINE(MSR_TSC_DEADLINE, MSR_TSC_DEADLINE),
 	ENGINE(MSR_X2APIC_FIRST, MSR_X2APIC_LAST),
 	ENGINE(MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW),
-	/* Lets an engine mark interrupts whose end need not be told; one that never does is right.
-	 */
-	{MSR_KVM_PV_EOI_EN, MSR_KVM_PV_EOI_EN, MSR_STORED, MSR_IF_PV_EOI,
-	 offsetof(struct cpu_msrs, kvm_pv_eoi), ~2ull, 0},
 	ENGINE(MSR_EFER, MSR_EFER),
 	STORED(MSR_STAR, star, UINT64_MAX),
 	CANONICAL(MSR_LSTAR, lstar),
@@ -175,8 +170,6 @@ msr_exists(const struct msr_row *row, const struct cpu_model *model)
 		return cpu_model_has(model, 7, 0, EDX, 28);
 	case MSR_IF_ARCH_CAPABILITIES:
 		return cpu_model_has(model, 7, 0, EDX, 29);
-	case MSR_IF_PV_EOI:
-		return cpu_model_has(model, 0x40000001, 0, EAX, 6);
 	}
 	return false;
 }

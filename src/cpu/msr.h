@@ -38,7 +38,6 @@ enum {
 #define MSR_TSC_AUX 0xc0000103u
 #define MSR_KVM_WALL_CLOCK_NEW 0x4b564d00u
 #define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u
-#define MSR_KVM_PV_EOI_EN 0x4b564d04u
 
 /* Plain MSRs: 0, or -EINVAL where a CPU raises #GP (unknown, reserved bits, not
  * canonical), or -ENOENT for those that the engine handles itself (see above). */

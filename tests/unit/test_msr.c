@@ -48,22 +48,6 @@ stored(void **state)
 	assert_int_equal(msr_read(&msrs, &m, MSR_TSC_AUX, &value), -EINVAL);
 }
 
-/* Kept for the engine; only a model that shows it has it. */
-static void
-pv_eoi(void **state)
-{
-	struct cpu_model m = model_of(true, false);
-	struct cpu_msrs msrs = {0};
-	u64 value;
-
-	assert_int_equal(msr_write(&msrs, &m, MSR_KVM_PV_EOI_EN, 0), -EINVAL);
-	m.entries[2] = (struct cpuid_entry){.leaf = 0x40000001, .eax = 1u << 6};
-	assert_int_equal(msr_write(&msrs, &m, MSR_KVM_PV_EOI_EN, 0x5005), 0);
-	assert_int_equal(msr_write(&msrs, &m, MSR_KVM_PV_EOI_EN, 0x5003), -EINVAL);
-	assert_int_equal(msr_read(&msrs, &m, MSR_KVM_PV_EOI_EN, &value), 0);
-	assert_int_equal(value, 0x5005);
-}
-
 static void
 memory_types(void **state)
 {
@@ -173,7 +157,6 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(stored),
-		cmocka_unit_test(pv_eoi),
 		cmocka_unit_test(memory_types),
 		cmocka_unit_test(the_engine_has_its_own),
 		cmocka_unit_test(vendors),

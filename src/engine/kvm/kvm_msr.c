@@ -47,12 +47,6 @@ kvm_msr_has_tsc_aux(const struct engine *e)
 	return cpu_model_has(e->config.model, 0x80000001, 0, EDX, 27);
 }
 
-static bool
-kvm_msr_has_pv_eoi(const struct engine *e)
-{
-	return cpu_model_has(e->config.model, 0x40000001, 0, EAX, 6);
-}
-
 /* ---- the filter ---- */
 
 struct kvm_msr_filter_space {
@@ -102,8 +96,6 @@ kvm_msr_set_filter(struct engine *e)
 	kvm_msr_allow(&space, MSR_PAT, MSR_PAT);
 	kvm_msr_allow(&space, MSR_TSC_DEADLINE, MSR_TSC_DEADLINE);
 	kvm_msr_allow(&space, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW);
-	if (kvm_msr_has_pv_eoi(e))
-		kvm_msr_allow(&space, MSR_KVM_PV_EOI_EN, MSR_KVM_PV_EOI_EN);
 	kvm_msr_allow(&space, MSR_EFER, MSR_SFMASK);
 	kvm_msr_allow(&space, MSR_FS_BASE, MSR_KERNEL_GS_BASE);
 	if (kvm_msr_has_tsc_aux(e))
@@ -180,8 +172,6 @@ kvm_msr_list(const struct engine_vcpu *v, struct cpu_msrs *msrs, struct kvm_msr_
 		kvm_msr_add(list, MSR_TSC_AUX, msrs->tsc_aux);
 	if (v->engine->spec_ctrl)
 		kvm_msr_add(list, MSR_SPEC_CTRL, msrs->spec_ctrl);
-	if (kvm_msr_has_pv_eoi(v->engine))
-		kvm_msr_add(list, MSR_KVM_PV_EOI_EN, msrs->kvm_pv_eoi);
 }
 
 static void
@@ -199,8 +189,6 @@ kvm_msr_take(const struct kvm_msr_entry *entry, struct cpu_msrs *msrs)
 		msrs->tsc_aux = entry->data;
 	if (entry->index == MSR_SPEC_CTRL)
 		msrs->spec_ctrl = entry->data;
-	if (entry->index == MSR_KVM_PV_EOI_EN)
-		msrs->kvm_pv_eoi = entry->data;
 }
 
 int

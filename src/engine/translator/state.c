@@ -216,8 +216,7 @@ vcpu_set_state(struct vcpu *v, const struct cpu_state *state, u64 host_tsc)
 	return 0;
 }
 
-/* INIT leaves alone: caches' control bits, FPU state, MSRs but EFER and the
- * word about ends of interrupts, XCR0, the TSC. */
+/* INIT leaves alone: caches' control bits, FPU state, MSRs but EFER, XCR0, the TSC. */
 void
 system_init(struct vcpu *v)
 {
@@ -235,7 +234,6 @@ system_init(struct vcpu *v)
 	v->cr0 = cr0;
 	v->cr2 = v->cr4 = 0;
 	v->msr.efer = 0;
-	v->msr.kvm_pv_eoi = 0;
 	v->cpl = 0;
 	memcpy(v->seg, reset.seg, sizeof(v->seg));
 	v->tr = reset.tr;
